@@ -1,0 +1,1 @@
+//! Servers as namespaces on one machine.

@@ -1,0 +1,3 @@
+//! The `mainstay` binary.
+
+fn main() {}
