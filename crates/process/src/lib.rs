@@ -1,5 +1,5 @@
-//! Child processes: started as their own users, watched, restarted with back-off, replaced without a gap, stopped in order.
-
+//! Child processes.
 mod spec;
+pub mod supervise;
 
 pub use spec::{ChildSpec, FileSpec, FolderSpec, Probe, Replace, Signal, SocketSpec, Stop};
