@@ -1,0 +1,465 @@
+//! A site as the file describes it, in types that cannot say a wrong one.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::plan::{CommandListen, Engine, HostPattern, PythonInterface, RecordData, WebLimits};
+use crate::{AppName, ByteSize, DomainName, ServerName, SiteName};
+
+/// The whole of what one file describes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Site {
+    /// Names state folders, cgroups and the like.
+    pub name: SiteName,
+    /// The zone.
+    pub domain: DomainName,
+    /// The names that the website answers to.
+    pub hosts: Vec<HostPattern>,
+    /// The servers' network.
+    pub network: Network,
+    /// The servers, in the order of the file; never empty.
+    pub servers: Vec<Server>,
+    /// The apps, in the order of the file.
+    pub apps: Vec<App>,
+    /// Routes that come before the apps.
+    pub routes: Vec<RouteRule>,
+    /// The web server's limits.
+    pub web: WebSettings,
+    /// The database's settings.
+    pub database: DatabaseSettings,
+    /// The zone's settings and further records.
+    pub dns: DnsSettings,
+    /// The load balancer's settings, if the file has them.
+    pub edge: Option<EdgeSettings>,
+    /// HTTPS, if the file has it.
+    pub tls: Option<TlsSettings>,
+    /// The firewall, if the file has it.
+    pub firewall: Option<FirewallSettings>,
+    /// The monitoring platform, if the file has it.
+    pub monitor: Option<MonitorSettings>,
+    /// Where servers agree, if the file says so.
+    pub coordinator: Option<CoordinatorSettings>,
+    /// Backups, if the file has them.
+    pub backup: Option<BackupSettings>,
+}
+
+/// An IPv4 network such as `10.10.0.0/24`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network4 {
+    /// The first address.
+    pub base: Ipv4Addr,
+    /// Bits of the network part, 8 to 29.
+    pub prefix: u8,
+}
+
+impl Network4 {
+    /// Whether the address lies in the network.
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        let mask = u32::MAX << (32 - u32::from(self.prefix));
+        u32::from(address) & mask == u32::from(self.base) & mask
+    }
+
+    /// The router: the first host address.
+    pub fn router(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.base) + 1)
+    }
+
+    /// The broadcast address.
+    pub fn broadcast(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.base) | !(u32::MAX << (32 - u32::from(self.prefix))))
+    }
+}
+
+impl std::fmt::Display for Network4 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.base, self.prefix)
+    }
+}
+
+impl std::str::FromStr for Network4 {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let example = "write it as 10.10.0.0/24";
+        let (address, prefix) =
+            text.split_once('/').ok_or_else(|| format!("the prefix length is missing; {example}"))?;
+        let base: Ipv4Addr =
+            address.parse().map_err(|_| format!("`{address}` is no IPv4 address; {example}"))?;
+        let prefix: u8 = prefix.parse().map_err(|_| format!("`{prefix}` is no prefix length; {example}"))?;
+        if !(8..=29).contains(&prefix) {
+            return Err("the prefix length must be from 8 to 29".to_owned());
+        }
+        let network = Self { base, prefix };
+        let first = u32::from(base) & (u32::MAX << (32 - u32::from(prefix)));
+        if first != u32::from(base) {
+            return Err(format!("it has host bits set; the network is {}/{prefix}", Ipv4Addr::from(first)));
+        }
+        Ok(network)
+    }
+}
+
+/// The networks that the site lives in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// The servers' network; its first address is the router.
+    pub servers: Network4,
+    /// Addresses that move between load balancers.
+    pub floating_ips: Vec<Ipv4Addr>,
+    /// Prefix length of the servers' IPv6 network (addresses come with the servers).
+    pub prefix6: u8,
+}
+
+/// What a server does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Authoritative DNS.
+    Dns,
+    /// Load balancer.
+    Edge,
+    /// Web server.
+    Web,
+    /// App server.
+    App,
+    /// Database.
+    Database,
+    /// Central monitoring.
+    Monitor,
+    /// Where servers agree.
+    Coordinator,
+}
+
+impl Role {
+    /// All roles with their names in the file.
+    pub const NAMES: [(&'static str, Role); 7] = [
+        ("dns", Role::Dns),
+        ("edge", Role::Edge),
+        ("web", Role::Web),
+        ("app", Role::App),
+        ("database", Role::Database),
+        ("monitor", Role::Monitor),
+        ("coordinator", Role::Coordinator),
+    ];
+
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, role)| *role == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// Its name.
+    pub name: ServerName,
+    /// Its address in the servers' network.
+    pub address: Ipv4Addr,
+    /// Its IPv6 address, if it has one.
+    pub address6: Option<Ipv6Addr>,
+    /// What it does, in the order of the file, without repetition.
+    pub roles: Vec<Role>,
+    /// Memory.
+    pub memory: Option<ByteSize>,
+    /// Processors.
+    pub cpus: Option<f64>,
+    /// Disk of the lab's server.
+    pub disk: Option<ByteSize>,
+}
+
+impl Server {
+    /// Whether the server has the role.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+}
+
+/// An app: the code base and what runs it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct App {
+    /// Its name.
+    pub name: AppName,
+    /// The code base's folder, relative to the site file.
+    pub code: PathBuf,
+    /// Whether symbolic links that lead out of the code base are followed when a release is made.
+    pub follow_links: bool,
+    /// Folder inside the code base whose files are served as they are.
+    pub public: Option<String>,
+    /// Only requests for these hosts; empty for all of the site's.
+    pub hosts: Vec<HostPattern>,
+    /// Only requests at or under this path.
+    pub path: String,
+    /// What runs it.
+    pub kind: AppKind,
+    /// Folder with the schema's `*.sql`, inside the code base.
+    pub schema: Option<String>,
+    /// Folders inside the code base that the app may write.
+    pub writable: Vec<String>,
+    /// Environment.
+    pub env: BTreeMap<String, String>,
+    /// Environment out of secrets.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Requests worked on at once; without it, by memory and processors.
+    pub workers: Option<u32>,
+    /// Memory for all its processes.
+    pub memory: Option<ByteSize>,
+    /// The most processes and threads.
+    pub processes: u32,
+    /// Path that answers 200 when it is ready.
+    pub readiness: Option<String>,
+    /// Whether it gets a database of its own.
+    pub database: bool,
+}
+
+/// Where a secret comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// Made once, at random, and kept under this name.
+    Generated(String),
+    /// Read from a file beside the site file.
+    File(PathBuf),
+}
+
+/// What runs an app.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AppKind {
+    /// php-fpm.
+    Php {
+        /// The script that answers what is neither a file nor a script.
+        front_controller: Option<String>,
+        /// php.ini settings.
+        settings: BTreeMap<String, String>,
+    },
+    /// gunicorn or uvicorn.
+    Python {
+        /// The interface that the app speaks.
+        interface: PythonInterface,
+        /// `module:object`.
+        entry: String,
+        /// The requirements file inside the code base.
+        requirements: String,
+    },
+    /// Any command.
+    Command {
+        /// Program and arguments.
+        command: Vec<String>,
+        /// What it listens on.
+        listen: CommandListen,
+    },
+}
+
+/// A route of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteRule {
+    /// Only for this host.
+    pub host: Option<HostPattern>,
+    /// At or under this path.
+    pub path: String,
+    /// Who answers.
+    pub target: RouteTarget,
+}
+
+/// Who answers a route.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RouteTarget {
+    /// An app.
+    App(AppName),
+    /// A folder inside an app's code base.
+    Static {
+        /// The app.
+        app: AppName,
+        /// The folder.
+        folder: String,
+    },
+    /// Somewhere else.
+    Redirect {
+        /// The new location.
+        to: String,
+        /// 301, 302, 303, 307 or 308.
+        status: u16,
+    },
+}
+
+/// The web server's settings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WebSettings {
+    /// The port.
+    pub port: u16,
+    /// Limits.
+    pub limits: WebLimits,
+    /// Compress on the fly.
+    pub compress: bool,
+}
+
+/// What a commit is worth when servers die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Wait rather than lose: acknowledged only when a replica has it.
+    NoLoss,
+    /// Go on alone when no replica answers.
+    Available,
+}
+
+/// The database's settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DatabaseSettings {
+    /// The server program.
+    pub engine: Engine,
+    /// The port.
+    pub port: u16,
+    /// Memory; without it, a share of the server's.
+    pub memory: Option<ByteSize>,
+    /// Client connections.
+    pub connections: u32,
+    /// What a commit is worth.
+    pub durability: Durability,
+    /// Server that is the primary when possible.
+    pub prefer: Option<ServerName>,
+}
+
+/// The zone's settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DnsSettings {
+    /// Seconds that resolvers may keep an answer.
+    pub ttl_secs: u32,
+    /// Responses a second for one client network.
+    pub responses_per_second: u32,
+    /// The mailbox of who is responsible, as a domain name.
+    pub mailbox: Option<DomainName>,
+    /// Further records: owner name in full, time to live, data.
+    pub records: Vec<(String, Option<u32>, RecordData)>,
+}
+
+/// How the load balancer chooses an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Each in turn.
+    RoundRobin,
+    /// The one with the fewest requests in flight.
+    LeastConnections,
+    /// The faster of two at random.
+    Latency,
+    /// The same client to the same upstream.
+    ConsistentHash,
+}
+
+/// The load balancer's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgeSettings {
+    /// How an upstream is chosen.
+    pub balance: Balance,
+    /// Path of the health check.
+    pub health_path: String,
+    /// Time between health checks.
+    pub health_interval: Duration,
+}
+
+/// HTTPS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Where certificates come from.
+    pub certificates: Certificates,
+    /// Whether HTTP is redirected to HTTPS.
+    pub redirect: bool,
+}
+
+/// Where certificates come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Certificates {
+    /// An ACME authority.
+    Acme {
+        /// Mail address for the account.
+        email: String,
+        /// The directory's address; without it, the default authority.
+        directory: Option<String>,
+    },
+    /// Files beside the site file.
+    Files {
+        /// Certificate chain.
+        certificate: PathBuf,
+        /// Private key.
+        key: PathBuf,
+    },
+    /// The site's own authority, for tests.
+    Own,
+}
+
+/// The firewall.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirewallSettings {
+    /// Networks from which administrators reach SSH.
+    pub admin_networks: Vec<String>,
+    /// Further destinations that servers may reach: `host:port`.
+    pub outgoing: Vec<String>,
+}
+
+/// The monitoring platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MonitorSettings {
+    /// How long data is kept.
+    pub retention: Duration,
+    /// Mail addresses that alerts go to.
+    pub alert_emails: Vec<String>,
+    /// Addresses of webhooks that alerts go to.
+    pub alert_webhooks: Vec<String>,
+}
+
+/// Where servers agree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CoordinatorSettings {
+    /// A durable file on the one coordinator server.
+    Embedded,
+    /// etcd, started by the agents of the coordinator servers, or given by address.
+    Etcd {
+        /// Existing endpoints; empty to run our own.
+        endpoints: Vec<String>,
+    },
+}
+
+/// Backups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupSettings {
+    /// Where they go: a folder or a bucket's address.
+    pub target: String,
+    /// Time between full backups.
+    pub every: Duration,
+    /// How long they are kept.
+    pub keep: Duration,
+}
+
+impl Site {
+    /// The servers with a role, in the order of the file.
+    pub fn with_role(&self, role: Role) -> impl Iterator<Item = &Server> {
+        self.servers.iter().filter(move |server| server.has(role))
+    }
+
+    /// What the file asks for that this version of Mainstay does not carry out yet, in plain words.
+    pub fn not_yet(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        for role in [Role::Edge, Role::Monitor, Role::Coordinator] {
+            if self.with_role(role).next().is_some() {
+                missing.push(format!("the role `{role}`"));
+            }
+        }
+        if self.with_role(Role::Database).count() > 1 {
+            missing.push("replicas of the database (only the first database server runs one)".to_owned());
+        }
+        let sections = [
+            ("[edge]", self.edge.is_some()),
+            ("[tls]", self.tls.is_some()),
+            ("[firewall]", self.firewall.is_some()),
+            ("[monitor]", self.monitor.is_some()),
+            ("[coordinator]", self.coordinator.is_some()),
+            ("[backup]", self.backup.is_some()),
+            ("floating_ips in [network]", !self.network.floating_ips.is_empty()),
+        ];
+        missing.extend(sections.into_iter().filter(|(_, there)| *there).map(|(name, _)| name.to_owned()));
+        missing
+    }
+}

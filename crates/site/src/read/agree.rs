@@ -1,0 +1,176 @@
+//! Rules that hold between the parts of the file.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::model::{App, AppKind, DatabaseSettings, Network, Role, Server, WebSettings};
+use crate::section::{At, Section};
+
+pub(super) fn check(
+    root: &Section<'_>,
+    network: &At<Network>,
+    servers: &[At<Server>],
+    apps: &[At<App>],
+    web: &At<WebSettings>,
+    database: &At<DatabaseSettings>,
+) {
+    unique_addresses(root, network, servers);
+    roles_are_served(root, servers, apps);
+    ports(root, servers, web, database);
+    routes_differ(root, apps);
+    memory_suffices(root, servers, apps, database);
+}
+
+fn unique_addresses(root: &Section<'_>, network: &At<Network>, servers: &[At<Server>]) {
+    let mut owners: BTreeMap<IpAddr, &str> = BTreeMap::new();
+    for floating in &network.value.floating_ips {
+        if owners.insert((*floating).into(), "a floating IP").is_some() {
+            root.problems.note(&network.at, format!("the floating IP {floating} stands twice"));
+        }
+    }
+    for server in servers {
+        let six = server.value.address6.map(IpAddr::from);
+        for address in std::iter::once(IpAddr::from(server.value.address)).chain(six) {
+            if let Some(other) = owners.insert(address, server.value.name.as_str()) {
+                root.problems.help(
+                    &server.at,
+                    format!(
+                        "server `{}` has the address {address}, which {other} has already",
+                        server.value.name
+                    ),
+                    "give every server an address of its own",
+                );
+            }
+        }
+    }
+}
+
+fn roles_are_served(root: &Section<'_>, servers: &[At<Server>], apps: &[At<App>]) {
+    let has = |role: Role| servers.iter().any(|server| server.value.has(role));
+    if servers.is_empty() {
+        return;
+    }
+    for (role, needed) in [(Role::App, "app"), (Role::Web, "web")] {
+        if let Some(app) = apps.first().filter(|_| !has(role)) {
+            root.problems.help(
+                &app.at,
+                format!("app `{}` has nowhere to run: no server has the role `{needed}`", app.value.name),
+                format!("add \"{needed}\" to the roles of a server"),
+            );
+        }
+    }
+    if apps.is_empty() {
+        if let Some(server) = servers.iter().find(|server| server.value.has(Role::App)) {
+            root.problems.help(
+                &server.at,
+                format!("server `{}` has the role `app`, but the file has no app", server.value.name),
+                "add one:  [app.NAME]  with  kind  and  code",
+            );
+        }
+    }
+    for server in servers {
+        if server.value.has(Role::App) && !server.value.has(Role::Web) {
+            root.problems.help(
+                &server.at,
+                format!("server `{}` has the role `app` without `web`", server.value.name),
+                "apps answer on a Unix socket that the web server beside them speaks to: add \"web\"",
+            );
+        }
+    }
+    if let Some(app) = apps.iter().find(|app| app.value.schema.is_some() && !has(Role::Database)) {
+        root.problems.help(
+            &app.at,
+            format!("app `{}` has a schema, but no server has the role `database`", app.value.name),
+            "add \"database\" to the roles of a server, or leave `schema` out",
+        );
+    }
+}
+
+/// The listeners of each role, as (protocol, port, what for).
+fn listeners(server: &Server, web: u16, database: u16) -> Vec<(&'static str, u16, &'static str)> {
+    let mut found = Vec::new();
+    for role in &server.roles {
+        match role {
+            Role::Dns => found.extend([("udp", 53, "dns"), ("tcp", 53, "dns")]),
+            Role::Web if server.has(Role::Edge) => {}
+            Role::Web => found.push(("tcp", web, "web")),
+            Role::Database => found.push(("tcp", database, "database")),
+            Role::Edge => found.extend([("tcp", 80, "edge"), ("tcp", 443, "edge")]),
+            Role::App | Role::Monitor | Role::Coordinator => {}
+        }
+    }
+    found
+}
+
+fn ports(root: &Section<'_>, servers: &[At<Server>], web: &At<WebSettings>, database: &At<DatabaseSettings>) {
+    for server in servers {
+        let mut seen: BTreeMap<(&str, u16), &str> = BTreeMap::new();
+        for (protocol, port, role) in listeners(&server.value, web.value.port, database.value.port) {
+            let Some(other) = seen.insert((protocol, port), role) else { continue };
+            let at = if role == "web" || other == "web" { &web.at } else { &database.at };
+            root.problems.help(
+                at,
+                format!(
+                    "`{other}` and `{role}` would both listen on {protocol} port {port} of server `{}`",
+                    server.value.name
+                ),
+                "give one of them another `port`, or another server",
+            );
+        }
+    }
+}
+
+fn routes_differ(root: &Section<'_>, apps: &[At<App>]) {
+    for (index, app) in apps.iter().enumerate() {
+        let same = apps[..index]
+            .iter()
+            .find(|other| other.value.path == app.value.path && (other.value.hosts == app.value.hosts));
+        if let Some(other) = same {
+            root.problems.help(
+                &app.at,
+                format!(
+                    "apps `{}` and `{}` would answer the same requests",
+                    other.value.name, app.value.name
+                ),
+                "give one of them a `path` or `hosts` of its own",
+            );
+        }
+        if app.value.path != "/" && matches!(app.value.kind, AppKind::Php { .. }) {
+            root.problems.help(
+                &app.at,
+                format!("the PHP app `{}` cannot live under the path `{}`", app.value.name, app.value.path),
+                "give it `hosts` of its own instead: its scripts' addresses begin at /",
+            );
+        }
+    }
+}
+
+fn memory_suffices(
+    root: &Section<'_>,
+    servers: &[At<Server>],
+    apps: &[At<App>],
+    database: &At<DatabaseSettings>,
+) {
+    for server in servers {
+        let Some(memory) = server.value.memory else { continue };
+        let mut wanted = 0;
+        if server.value.has(Role::Database) {
+            wanted += database.value.memory.map_or(0, |memory| memory.bytes());
+        }
+        if server.value.has(Role::App) {
+            wanted +=
+                apps.iter().filter_map(|app| app.value.memory).map(|memory| memory.bytes()).sum::<u64>();
+        }
+        if wanted > memory.bytes() {
+            root.problems.help(
+                &server.at,
+                format!(
+                    "server `{}` has {memory}, but its database and apps are given {}",
+                    server.value.name,
+                    crate::ByteSize::from_bytes(wanted)
+                ),
+                "give the server more `memory`, or its roles less",
+            );
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The parts of the file that belong to the rungs above the single server, so that a file written for them is
+//! read and held to its rules by every version.
+
+use std::time::Duration;
+
+use crate::model::{
+    BackupSettings, Balance, Certificates, CoordinatorSettings, EdgeSettings, FirewallSettings,
+    MonitorSettings, TlsSettings,
+};
+use crate::section::Section;
+
+/// A time such as `500ms`, `30s`, `10m`, `12h` or `30d`.
+pub(super) fn duration(section: &Section<'_>, key: &'static str) -> Option<Duration> {
+    let text = section.string(key)?;
+    let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    let parsed = units.iter().find_map(|(unit, milliseconds)| {
+        let number: u64 = text.value.trim().strip_suffix(unit)?.trim().parse().ok()?;
+        number.checked_mul(*milliseconds).map(Duration::from_millis)
+    });
+    if parsed.is_none() {
+        section.problems.help(
+            &text.at,
+            format!("`{}` is not a time", text.value),
+            "write a whole number and a unit: 500ms, 30s, 10m, 12h or 30d",
+        );
+    }
+    parsed
+}
+
+fn texts(section: &Section<'_>, key: &'static str) -> Vec<String> {
+    section.strings(key).map_or_else(Vec::new, |list| list.value.into_iter().map(|text| text.value).collect())
+}
+
+pub(super) fn edge(root: &Section<'_>) -> Option<EdgeSettings> {
+    let section = root.section("edge")?;
+    let ways = [
+        ("round-robin", Balance::RoundRobin),
+        ("least-connections", Balance::LeastConnections),
+        ("latency", Balance::Latency),
+        ("consistent-hash", Balance::ConsistentHash),
+    ];
+    let settings = EdgeSettings {
+        balance: section.choice("balance", &ways).map_or(Balance::Latency, |found| found.value),
+        health_path: super::read_path(&section, "health_path").unwrap_or_else(|| "/".to_owned()),
+        health_interval: duration(&section, "health_interval").unwrap_or(Duration::from_secs(1)),
+    };
+    section.finish();
+    Some(settings)
+}
+
+pub(super) fn tls(root: &Section<'_>) -> Option<TlsSettings> {
+    let section = root.section("tls")?;
+    let email = section.string("acme_email");
+    let directory = section.string("acme_directory").map(|directory| directory.value);
+    let certificate = section.string("certificate");
+    let key = section.string("key");
+    let redirect = section.boolean("redirect").unwrap_or(true);
+    let certificates = match (email, certificate, key) {
+        (Some(email), None, None) => Certificates::Acme { email: email.value, directory },
+        (None, Some(certificate), Some(key)) => {
+            Certificates::Files { certificate: certificate.value.into(), key: key.value.into() }
+        }
+        (None, None, None) => Certificates::Own,
+        _ => {
+            section.problems.help(
+                &section.at,
+                "[tls] names more than one source of certificates, or half of one",
+                "give either  acme_email, or both  certificate  and  key, or neither for the site's own authority",
+            );
+            Certificates::Own
+        }
+    };
+    section.finish();
+    Some(TlsSettings { certificates, redirect })
+}
+
+pub(super) fn firewall(root: &Section<'_>) -> Option<FirewallSettings> {
+    let section = root.section("firewall")?;
+    let settings = FirewallSettings {
+        admin_networks: texts(&section, "admin_networks"),
+        outgoing: texts(&section, "outgoing"),
+    };
+    section.finish();
+    Some(settings)
+}
+
+pub(super) fn monitor(root: &Section<'_>) -> Option<MonitorSettings> {
+    let section = root.section("monitor")?;
+    let settings = MonitorSettings {
+        retention: duration(&section, "retention").unwrap_or(Duration::from_secs(30 * 86_400)),
+        alert_emails: texts(&section, "alert_emails"),
+        alert_webhooks: texts(&section, "alert_webhooks"),
+    };
+    section.finish();
+    Some(settings)
+}
+
+pub(super) fn coordinator(root: &Section<'_>) -> Option<CoordinatorSettings> {
+    let section = root.section("coordinator")?;
+    let kind =
+        section.choice("kind", &[("embedded", false), ("etcd", true)]).is_some_and(|found| found.value);
+    let endpoints = section.strings("endpoints");
+    if let Some(endpoints) = endpoints.as_ref().filter(|_| !kind) {
+        let help = "set  kind = \"etcd\"  to use existing etcd servers";
+        section.problems.help(&endpoints.at, "`endpoints` belong to etcd", help);
+    }
+    let endpoints =
+        endpoints.map_or_else(Vec::new, |list| list.value.into_iter().map(|text| text.value).collect());
+    section.finish();
+    Some(if kind { CoordinatorSettings::Etcd { endpoints } } else { CoordinatorSettings::Embedded })
+}
+
+pub(super) fn backup(root: &Section<'_>) -> Option<BackupSettings> {
+    let section = root.section("backup")?;
+    let target = section.string("target");
+    if target.is_none() && !section.has("target") {
+        section.missing("target", "say where backups go:  target = \"/srv/backup\"");
+    }
+    let every = duration(&section, "every").unwrap_or(Duration::from_secs(86_400));
+    let keep = duration(&section, "keep").unwrap_or(Duration::from_secs(14 * 86_400));
+    section.finish();
+    Some(BackupSettings { target: target?.value, every, keep })
+}
