@@ -1,12 +1,33 @@
-//! The HTTP engine that edge and web share: listeners, HTTP/1.1 and h2 servers, client pools, metrics, admin sockets.
+//! The HTTP engine that edge and web share: servers for HTTP/1.1 and h2, client pools, metrics, admin sockets.
 //!
-//! One worker thread per core, each with its own single-threaded runtime, listening socket, pools and caches.
-//! Nothing on the path of a request is shared between workers.
+//! A [`Server`] runs one worker thread per core. Each has its own single-threaded runtime, listening sockets and
+//! [`Service`]; nothing on the path of a request is shared between workers.
+//!
+//! A connection is accepted by [`worker`], read by [`h1`] (or `h2`, when it begins with that preface), and becomes a
+//! [`Request`]. The service answers with a [`Response`] whose [`Body`] may be bytes, a file or a stream. Bodies flow
+//! when they are polled, so that a slow side slows the other one down instead of filling memory.
+//!
+//! What strangers send is parsed without I/O, in one strict reading; whatever two servers could read in two ways is
+//! refused. Deadlines and limits are all in [`settings`].
 
+mod date;
 mod error;
 mod message;
+mod rewound;
+mod shutdown;
+mod transport;
+mod watch;
+
+pub mod h1;
+pub mod metrics;
+pub mod settings;
+pub mod worker;
 
 pub use error::BodyError;
 pub use message::{
     Body, BodyStream, FileRange, Io, Local, Request, Response, Service, UpgradeRequest, UpgradeTask,
 };
+pub use settings::Settings;
+pub use shutdown::{Phase, Shutdown};
+pub use transport::Transport;
+pub use worker::{Listener, Server, WorkerId};

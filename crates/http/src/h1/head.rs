@@ -1,0 +1,305 @@
+//! Parses the head of a request. Whatever two servers could read in two ways is refused (RFC 9112, 3 and 11.2).
+
+use bytes::Bytes;
+use http::header::{EXPECT, HOST, UPGRADE};
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
+
+use super::fields::{self, Framing};
+use crate::settings::Limits;
+
+/// Header fields that are parsed at most, whatever the settings say: they lie on the stack.
+pub const MOST_HEADERS: usize = 256;
+
+/// A request's head, checked.
+#[derive(Debug)]
+pub struct RequestHead {
+    /// The method.
+    pub method: Method,
+    /// The target as it was sent.
+    pub uri: Uri,
+    /// HTTP/1.0 or HTTP/1.1.
+    pub version: Version,
+    /// The fields, without those that belong to the connection only.
+    pub headers: HeaderMap,
+    /// The host asked for, lower case, without port.
+    pub host: Option<String>,
+    /// How the body is delimited.
+    pub framing: Framing,
+    /// Whether the client wants to use the connection again.
+    pub keep_alive: bool,
+    /// Whether the client waits for 100 before it sends the body.
+    pub expects_continue: bool,
+    /// The protocol that the client wants to change to.
+    pub upgrade: Option<String>,
+}
+
+/// Why a request is refused, and with which status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Rejection {
+    /// 400, 408, 413, 414, 417, 431, 501 or 505.
+    pub status: StatusCode,
+    /// For people, and for the metric's label.
+    pub reason: &'static str,
+}
+
+impl Rejection {
+    /// A request that breaks the rules.
+    pub const fn bad(reason: &'static str) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, reason }
+    }
+
+    const fn new(status: StatusCode, reason: &'static str) -> Self {
+        Self { status, reason }
+    }
+}
+
+/// Parses a whole head: `head` ends with the empty line and its lines end with CR LF, as
+/// [`HeadScanner`](super::lines::HeadScanner) ensures.
+pub fn parse(head: &[u8], limits: &Limits) -> Result<RequestHead, Rejection> {
+    let mut slots = [const { std::mem::MaybeUninit::uninit() }; MOST_HEADERS];
+    let most = limits.headers.min(MOST_HEADERS);
+    let mut request = httparse::Request::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(
+        &mut request,
+        head,
+        &mut slots[..most],
+    );
+    match parsed {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => {}
+        Ok(_) => return Err(Rejection::bad("malformed head")),
+        Err(error) => return Err(rejection(error, head)),
+    }
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+        return Err(Rejection::bad("malformed head"));
+    };
+    if target.len() > limits.target_bytes {
+        return Err(Rejection::new(StatusCode::URI_TOO_LONG, "target too long"));
+    }
+    let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Rejection::bad("malformed method"))?;
+
+    let block = Bytes::copy_from_slice(head);
+    let mut headers =
+        fields::to_map(request.headers, head, &block).ok_or(Rejection::bad("malformed header field"))?;
+    let uri = target_uri(&method, target, head, &block)?;
+    let host = host(&uri, &headers, version)?;
+
+    let framing =
+        fields::framing(&headers, version).map_err(framing_rejection)?.unwrap_or(Framing::Length(0));
+    if let Framing::Length(length) = framing
+        && length > limits.body_bytes
+    {
+        return Err(Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, "body too large"));
+    }
+    let expects_continue = expectation(&headers, version)?;
+    let wanted = headers.get(UPGRADE).cloned();
+    let options = fields::take_hop_by_hop(&mut headers).map_err(|error| {
+        Rejection::bad(match error {
+            fields::ConnectionError::NotAToken => "malformed Connection",
+            fields::ConnectionError::NamesEssentialField => "Connection names an essential field",
+        })
+    })?;
+    let upgrade = wanted
+        .filter(|_| options.upgrade && version == Version::HTTP_11 && framing == Framing::Length(0))
+        .and_then(|value| value.to_str().ok().map(str::to_owned))
+        // RFC 9113, 3.1 took h2c by Upgrade away; it was mostly used to reach past proxies.
+        .filter(|protocol| !protocol.split(',').any(|name| name.trim().eq_ignore_ascii_case("h2c")));
+    let keep_alive =
+        if version == Version::HTTP_11 { !options.close } else { options.keep_alive && !options.close };
+    Ok(RequestHead { method, uri, version, headers, host, framing, keep_alive, expects_continue, upgrade })
+}
+
+fn rejection(error: httparse::Error, head: &[u8]) -> Rejection {
+    match error {
+        httparse::Error::TooManyHeaders => {
+            Rejection::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields")
+        }
+        httparse::Error::Version if names_a_version(head) => {
+            Rejection::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "unknown version")
+        }
+        httparse::Error::Token => Rejection::bad("malformed request line"),
+        httparse::Error::HeaderName => Rejection::bad("malformed header name"),
+        httparse::Error::HeaderValue => Rejection::bad("malformed header value"),
+        _ => Rejection::bad("malformed head"),
+    }
+}
+
+/// Whether the request line ends with a version of HTTP, if not one of ours.
+fn names_a_version(head: &[u8]) -> bool {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let last = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    matches!(last, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+/// Parses the target in the one form that its method allows (RFC 9112, 3.2).
+fn target_uri(method: &Method, target: &str, head: &[u8], block: &Bytes) -> Result<Uri, Rejection> {
+    if *method == Method::CONNECT {
+        return Err(Rejection::new(StatusCode::NOT_IMPLEMENTED, "CONNECT"));
+    }
+    let bytes = target.as_bytes();
+    let absolute = match bytes {
+        [b'/', ..] => false,
+        b"*" if *method == Method::OPTIONS => false,
+        _ if starts_with_scheme(bytes) => true,
+        _ => return Err(Rejection::bad("malformed target")),
+    };
+    if bytes.iter().any(|byte| *byte == b'#' || !byte.is_ascii_graphic()) {
+        return Err(Rejection::bad("malformed target"));
+    }
+    let offset = bytes.as_ptr() as usize - head.as_ptr() as usize;
+    let uri = Uri::from_maybe_shared(block.slice(offset..offset + bytes.len()))
+        .map_err(|_| Rejection::bad("malformed target"))?;
+    if absolute != uri.authority().is_some() {
+        return Err(Rejection::bad("malformed target"));
+    }
+    Ok(uri)
+}
+
+fn starts_with_scheme(target: &[u8]) -> bool {
+    [&b"http://"[..], b"https://"]
+        .iter()
+        .any(|scheme| target.len() > scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme))
+}
+
+/// The host that the request is for. HTTP/1.1 needs exactly one `Host`; a target with an authority must agree with it.
+fn host(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Option<String>, Rejection> {
+    let mut fields = headers.get_all(HOST).iter();
+    let field = fields.next();
+    if fields.next().is_some() {
+        return Err(Rejection::bad("several Host fields"));
+    }
+    let Some(field) = field else {
+        return match uri.authority() {
+            _ if version == Version::HTTP_11 => Err(Rejection::bad("no Host")),
+            Some(authority) => host_name(authority.as_str().as_bytes()).map(Some),
+            None => Ok(None),
+        };
+    };
+    if let Some(authority) = uri.authority()
+        && !authority.as_str().as_bytes().eq_ignore_ascii_case(field.as_bytes())
+    {
+        return Err(Rejection::bad("target and Host disagree"));
+    }
+    host_name(field.as_bytes()).map(Some)
+}
+
+/// Takes `name`, `name:port`, `[v6]` or `[v6]:port` apart; returns the name in lower case.
+pub(crate) fn host_name(value: &[u8]) -> Result<String, Rejection> {
+    const BAD: Rejection = Rejection::bad("malformed Host");
+    let (name, port) = if value.first() == Some(&b'[') {
+        let end = value.iter().position(|byte| *byte == b']').ok_or(BAD)?;
+        let inside = std::str::from_utf8(&value[1..end]).map_err(|_| BAD)?;
+        inside.parse::<std::net::Ipv6Addr>().map_err(|_| BAD)?;
+        (&value[..=end], &value[end + 1..])
+    } else {
+        let end = value.iter().position(|byte| *byte == b':').unwrap_or(value.len());
+        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        if end == 0 || end > 255 || !value[..end].iter().all(allowed) {
+            return Err(BAD);
+        }
+        (&value[..end], &value[end..])
+    };
+    if let Some((colon, digits)) = port.split_first() {
+        let text = std::str::from_utf8(digits).map_err(|_| BAD)?;
+        if *colon != b':' || digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
+            return Err(BAD);
+        }
+        // An empty port means the scheme's own (RFC 3986, 3.2.3).
+        if !text.is_empty() && text.parse::<u16>().is_err() {
+            return Err(BAD);
+        }
+    }
+    let mut name = String::from_utf8(name.to_vec()).map_err(|_| BAD)?;
+    name.make_ascii_lowercase();
+    Ok(name)
+}
+
+fn expectation(headers: &HeaderMap, version: Version) -> Result<bool, Rejection> {
+    let mut values = headers.get_all(EXPECT).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(false),
+        // RFC 9110, 10.1.1: from an HTTP/1.0 client it is to be ignored.
+        (Some(_), _) if version < Version::HTTP_11 => Ok(false),
+        (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(true),
+        _ => Err(Rejection::new(StatusCode::EXPECTATION_FAILED, "unknown expectation")),
+    }
+}
+
+fn framing_rejection(error: fields::FramingError) -> Rejection {
+    Rejection::bad(match error {
+        fields::FramingError::SeveralLengths => "several Content-Length fields",
+        fields::FramingError::BadLength => "malformed Content-Length",
+        fields::FramingError::LengthAndEncoding => "Content-Length and Transfer-Encoding",
+        fields::FramingError::BadEncoding => "Transfer-Encoding other than chunked",
+        fields::FramingError::EncodingInOldVersion => "Transfer-Encoding in HTTP/1.0",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::{RequestHead, parse};
+    use crate::settings::Limits;
+
+    fn accepted(head: &str) -> RequestHead {
+        parse(head.as_bytes(), &Limits::default()).unwrap_or_else(|error| panic!("{head:?}: {error}"))
+    }
+
+    fn refused(head: &str) -> StatusCode {
+        match parse(head.as_bytes(), &Limits::default()) {
+            Ok(_) => panic!("accepted {head:?}"),
+            Err(rejection) => rejection.status,
+        }
+    }
+
+    #[test]
+    fn the_host_is_lower_case_and_without_port() {
+        let host = |value: &str| accepted(&format!("GET / HTTP/1.1\r\nHost: {value}\r\n\r\n")).host;
+        assert_eq!(host("WWW.Foobar.com:8080").as_deref(), Some("www.foobar.com"));
+        assert_eq!(host("[::1]:80").as_deref(), Some("[::1]"));
+        for wrong in ["", "a@b", "a:b", "a:99999", "a:1:2", "[::1", "[zz]", "a b", "a/b", "a:+1", "a\u{e9}"] {
+            assert_eq!(refused(&format!("GET / HTTP/1.1\r\nHost: {wrong}\r\n\r\n")), 400, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn each_form_of_target_has_its_method() {
+        assert_eq!(accepted("GET http://a/b?c HTTP/1.1\r\nHost: a\r\n\r\n").uri.path(), "/b");
+        accepted("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
+        for target in ["*", "a:80", "a/b", "http://b/", "/a#b", "http://", "ftp://a/", "/\u{e4}", "?a"] {
+            assert_eq!(refused(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")), 400, "{target}");
+        }
+        assert_eq!(refused("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n"), 501);
+    }
+
+    #[test]
+    fn versions_other_than_1_are_told_so() {
+        assert_eq!(refused("GET / HTTP/2.0\r\nHost: a\r\n\r\n"), 505);
+        assert_eq!(refused("GET / HTTP/1.2\r\nHost: a\r\n\r\n"), 505);
+        assert_eq!(refused("GET /\r\nHost: a\r\n\r\n"), 400);
+        assert_eq!(refused("GET / HTTX/1.1\r\nHost: a\r\n\r\n"), 400);
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_fields_and_is_never_h2c() {
+        let head = |fields: &str| accepted(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).upgrade;
+        assert_eq!(head("Connection: Upgrade\r\nUpgrade: websocket\r\n").as_deref(), Some("websocket"));
+        assert_eq!(head("Upgrade: websocket\r\n"), None);
+        assert_eq!(
+            head("Connection: upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"),
+            None
+        );
+    }
+
+    #[test]
+    fn limits_have_their_own_status() {
+        let many = "A: b\r\n".repeat(101);
+        assert_eq!(refused(&format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n")), 431);
+        let long = "a".repeat(17 * 1024);
+        assert_eq!(refused(&format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n")), 414);
+        assert_eq!(refused("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n"), 413);
+        assert_eq!(refused("POST / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n"), 417);
+    }
+}

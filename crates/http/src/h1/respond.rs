@@ -1,0 +1,165 @@
+//! Writes response heads.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, PROXY_AUTHENTICATE, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, Method, StatusCode, Version};
+
+use crate::date::HttpDate;
+
+/// How the body of a response is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delimiter {
+    /// No body at all: answers to HEAD, 1xx, 204, 304. A length may still be told.
+    None { told: Option<u64> },
+    /// This many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked,
+    /// Until the connection closes (HTTP/1.0 clients).
+    Close,
+    /// The connection leaves HTTP.
+    Upgrade,
+}
+
+/// Decides how a body is delimited (RFC 9112, 6.3).
+pub(crate) fn delimiter(
+    method: &Method,
+    version: Version,
+    status: StatusCode,
+    headers: &HeaderMap,
+    length: Option<u64>,
+    upgrade: bool,
+) -> Delimiter {
+    let told = || {
+        length.or_else(|| {
+            headers.get(CONTENT_LENGTH).and_then(|value| super::fields::content_length(value.as_bytes()).ok())
+        })
+    };
+    if status == StatusCode::SWITCHING_PROTOCOLS && upgrade {
+        return Delimiter::Upgrade;
+    }
+    if status.is_informational() || status == StatusCode::NO_CONTENT {
+        return Delimiter::None { told: None };
+    }
+    if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
+        // An empty body says nothing of the length that GET would have; the field does.
+        let field = || {
+            headers.get(CONTENT_LENGTH).and_then(|value| super::fields::content_length(value.as_bytes()).ok())
+        };
+        return Delimiter::None { told: field().or(length.filter(|length| *length > 0)) };
+    }
+    match told() {
+        Some(length) => Delimiter::Length(length),
+        None if version == Version::HTTP_11 => Delimiter::Chunked,
+        None => Delimiter::Close,
+    }
+}
+
+/// What the `Connection` field says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Persistence {
+    /// HTTP/1.1's default: nothing is said.
+    KeepAlive,
+    /// Said to an HTTP/1.0 client that asked.
+    KeepAliveSaid,
+    /// This is the last response.
+    Close,
+}
+
+/// Writes the head of a response.
+pub(crate) fn put_head(
+    out: &mut Vec<u8>,
+    status: StatusCode,
+    headers: &HeaderMap,
+    delimiter: Delimiter,
+    persistence: Persistence,
+    date: &HttpDate,
+) {
+    put_status(out, status);
+    let mut dated = false;
+    for (name, value) in headers {
+        if hop_by_hop(name) && !(delimiter == Delimiter::Upgrade && *name == UPGRADE) {
+            continue;
+        }
+        dated |= *name == DATE;
+        put_field(out, name, value);
+    }
+    if !dated {
+        out.extend_from_slice(b"date: ");
+        out.extend_from_slice(date);
+        out.extend_from_slice(b"\r\n");
+    }
+    match delimiter {
+        Delimiter::Length(length) | Delimiter::None { told: Some(length) } => {
+            out.extend_from_slice(b"content-length: ");
+            put_decimal(out, length);
+            out.extend_from_slice(b"\r\n");
+        }
+        Delimiter::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Delimiter::Upgrade => out.extend_from_slice(b"connection: upgrade\r\n"),
+        Delimiter::None { told: None } | Delimiter::Close => {}
+    }
+    if delimiter != Delimiter::Upgrade {
+        match persistence {
+            Persistence::KeepAlive => {}
+            Persistence::KeepAliveSaid => out.extend_from_slice(b"connection: keep-alive\r\n"),
+            Persistence::Close => out.extend_from_slice(b"connection: close\r\n"),
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the engine's own answer to a request that it refuses; the connection closes after it.
+pub(crate) fn put_refusal(out: &mut Vec<u8>, status: StatusCode, reason: &str, date: &HttpDate) {
+    put_status(out, status);
+    out.extend_from_slice(b"date: ");
+    out.extend_from_slice(date);
+    out.extend_from_slice(
+        b"\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: ",
+    );
+    put_decimal(out, reason.len() as u64 + 1);
+    out.extend_from_slice(b"\r\n\r\n");
+    out.extend_from_slice(reason.as_bytes());
+    out.push(b'\n');
+}
+
+fn put_status(out: &mut Vec<u8>, status: StatusCode) {
+    if status == StatusCode::OK {
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        return;
+    }
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+pub(crate) fn put_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Fields that the engine alone writes: they belong to the connection, or frame the message.
+fn hop_by_hop(name: &HeaderName) -> bool {
+    [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE, TE, TRAILER, PROXY_AUTHENTICATE].contains(name)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+pub(crate) fn put_decimal(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0_u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}

@@ -1,0 +1,361 @@
+//! Workers: one thread per core, each with a runtime, listening sockets, a service and connections of its own.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::runtime::{LocalOptions, LocalRuntime};
+use tokio::task::JoinSet;
+
+use crate::Service;
+use crate::h1::serve::{self, End};
+use crate::metrics::EngineMetrics;
+use crate::settings::Settings;
+use crate::shutdown::{Phase, Shutdown};
+use crate::transport::Transport;
+use crate::watch::{Watch, Watches};
+
+/// The number of a worker, from 0 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WorkerId(pub usize);
+
+/// A listening socket that one worker accepts on.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP; each worker has a share of the address (`SO_REUSEPORT`) of its own.
+    Tcp(std::net::TcpListener),
+    /// A Unix socket; workers may hold clones of one.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// A running server: its threads, and the signal that stops them.
+#[derive(Debug)]
+pub struct Server {
+    threads: Vec<JoinHandle<()>>,
+    shutdown: Shutdown,
+}
+
+impl Server {
+    /// Starts one worker for each element of `listeners`, which are the sockets that this worker accepts on. The
+    /// factory makes each worker's service on that worker's own thread, inside its runtime.
+    pub fn start<S, F>(
+        listeners: Vec<Vec<Listener>>,
+        settings: &Settings,
+        metrics: &EngineMetrics,
+        shutdown: &Shutdown,
+        factory: F,
+    ) -> io::Result<Self>
+    where
+        S: Service,
+        F: Fn(WorkerId) -> S + Send + Sync + 'static,
+    {
+        let factory = Arc::new(factory);
+        let mut settings = settings.clone();
+        settings.limits.connections = settings.limits.connections.div_ceil(listeners.len().max(1));
+        let mut threads = Vec::new();
+        for (number, listeners) in listeners.into_iter().enumerate() {
+            let runtime = Arc::clone(&factory);
+            let (settings, metrics, shutdown_here) = (settings.clone(), metrics.clone(), shutdown.clone());
+            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                let id = WorkerId(number);
+                if let Err(error) = run(id, listeners, settings, metrics, &shutdown_here, &*runtime) {
+                    tracing::error!(worker = number, %error, "a worker failed; the server stops");
+                    shutdown_here.drain();
+                }
+            });
+            match thread {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    shutdown.end();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Self { threads, shutdown: shutdown.clone() })
+    }
+
+    /// The signal that stops this server.
+    pub fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
+    /// Waits until all workers have ended, which they do when the signal was given. Blocks the thread.
+    pub fn join(self) -> io::Result<()> {
+        let mut result = Ok(());
+        for thread in self.threads {
+            if thread.join().is_err() {
+                result = Err(io::Error::other("a worker panicked"));
+            }
+        }
+        result
+    }
+}
+
+fn run<S: Service, F: Fn(WorkerId) -> S>(
+    id: WorkerId,
+    listeners: Vec<Listener>,
+    settings: Settings,
+    metrics: EngineMetrics,
+    shutdown: &Shutdown,
+    factory: &F,
+) -> io::Result<()> {
+    let runtime: LocalRuntime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        let listeners = listeners.into_iter().map(Accepting::new).collect::<io::Result<Vec<_>>>()?;
+        serve_on(listeners, settings, metrics, shutdown, Rc::new(factory(id))).await;
+        Ok(())
+    })
+}
+
+/// What the connections of one worker share.
+pub(crate) struct Worker {
+    pub(crate) settings: Settings,
+    pub(crate) metrics: EngineMetrics,
+    pub(crate) watches: Watches,
+    pub(crate) draining: Cell<bool>,
+    pub(crate) draining_since_ms: Cell<u64>,
+    buffers: RefCell<Vec<BytesMut>>,
+}
+
+/// Read buffers that wait for a connection to have bytes.
+const SPARE_BUFFERS: usize = 256;
+/// A buffer that grew beyond this is not kept.
+const SPARE_BUFFER_BYTES: usize = 64 * 1024;
+
+impl Worker {
+    fn new(settings: Settings, metrics: EngineMetrics) -> Rc<Self> {
+        Rc::new(Self {
+            settings,
+            metrics,
+            watches: Watches::new(),
+            draining: Cell::new(false),
+            draining_since_ms: Cell::new(0),
+            buffers: RefCell::default(),
+        })
+    }
+
+    pub(crate) fn take_buffer(&self) -> BytesMut {
+        self.buffers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_buffer(&self, mut buffer: BytesMut) {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffers.len() < SPARE_BUFFERS && (1..=SPARE_BUFFER_BYTES).contains(&buffer.capacity()) {
+            buffer.clear();
+            buffers.push(buffer);
+        }
+    }
+
+    fn drain(&self) {
+        self.watches.clock.refresh();
+        self.draining_since_ms.set(self.watches.clock.now_ms());
+        self.draining.set(true);
+        self.watches.wake_all();
+    }
+}
+
+/// Counts a request as in flight as long as it lives.
+pub(crate) struct InFlight(EngineMetrics);
+
+impl InFlight {
+    pub(crate) fn new(worker: &Worker) -> Self {
+        worker.metrics.requests.inc();
+        worker.metrics.in_flight.add(1);
+        Self(worker.metrics.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.add(-1);
+    }
+}
+
+/// Counts a connection as open as long as it lives.
+struct Open(EngineMetrics);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.add(-1);
+    }
+}
+
+enum Accepting {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl Accepting {
+    fn new(listener: Listener) -> io::Result<Self> {
+        Ok(match listener {
+            Listener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                Self::Tcp(TcpListener::from_std(listener)?)
+            }
+            Listener::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                Self::Unix(UnixListener::from_std(listener)?)
+            }
+        })
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.poll_accept(cx).map_ok(|(stream, peer)| Accepted::Tcp(stream, peer))
+            }
+            Self::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| Accepted::Unix(stream)),
+        }
+    }
+}
+
+/// After a failure to accept that is about this machine and not about one connection (no descriptors left).
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+
+async fn serve_on<S: Service>(
+    listeners: Vec<Accepting>,
+    settings: Settings,
+    metrics: EngineMetrics,
+    shutdown: &Shutdown,
+    service: Rc<S>,
+) {
+    let worker = Worker::new(settings, metrics);
+    let mut tasks: JoinSet<()> = JoinSet::new();
+    let ticker = Rc::clone(&worker);
+    let mut ticks = JoinSet::new();
+    ticks.spawn_local(async move { ticker.watches.run().await });
+    tokio::select! {
+        biased;
+        () = shutdown.reached(Phase::Draining) => {}
+        () = accept(&listeners, &worker, &service, &mut tasks) => {}
+    }
+    // Another process may share these sockets; closing ours takes no connection from it.
+    drop(listeners);
+    worker.drain();
+    let finished = async {
+        while let Some(ended) = tasks.join_next().await {
+            note(&worker, ended);
+        }
+    };
+    tokio::select! {
+        () = finished => {}
+        () = shutdown.reached(Phase::Ended) => {}
+        () = tokio::time::sleep(worker.settings.timeouts.drain) => {
+            tracing::warn!("connections were still open at the end of the drain limit");
+        }
+    }
+    tasks.shutdown().await;
+    ticks.shutdown().await;
+}
+
+/// Accepts connections for ever.
+async fn accept<S: Service>(
+    listeners: &[Accepting],
+    worker: &Rc<Worker>,
+    service: &Rc<S>,
+    tasks: &mut JoinSet<()>,
+) {
+    let most = worker.settings.limits.connections.max(1);
+    let mut turn = 0;
+    loop {
+        if tasks.len() >= most {
+            worker.metrics.accept_paused.inc();
+            worker.watches.evict_idle();
+            if let Some(ended) = tasks.join_next().await {
+                note(worker, ended);
+            }
+            continue;
+        }
+        let accepted = poll_fn(|cx| {
+            while let Poll::Ready(Some(ended)) = tasks.poll_join_next(cx) {
+                note(worker, ended);
+            }
+            turn += 1;
+            for offset in 0..listeners.len() {
+                if let Poll::Ready(accepted) = listeners[(turn + offset) % listeners.len()].poll_accept(cx) {
+                    return Poll::Ready(accepted);
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+        match accepted {
+            Ok(accepted) => {
+                worker.metrics.accepted.inc();
+                worker.metrics.open.add(1);
+                let open = Open(worker.metrics.clone());
+                let watch = worker.watches.join();
+                let (worker, service) = (Rc::clone(worker), Rc::clone(service));
+                match accepted {
+                    Accepted::Tcp(stream, peer) => {
+                        // Without it a response could wait for the acknowledgement of its head.
+                        let _ = stream.set_nodelay(true);
+                        tasks.spawn_local(connection(stream, Some(peer), worker, watch, service, open));
+                    }
+                    Accepted::Unix(stream) => {
+                        tasks.spawn_local(connection(stream, None, worker, watch, service, open));
+                    }
+                }
+            }
+            Err(error) => {
+                worker.metrics.accept_errors.inc();
+                if !is_about_one_connection(&error) {
+                    tracing::warn!(%error, "cannot accept connections; trying again shortly");
+                    worker.watches.evict_idle();
+                    tokio::time::sleep(ACCEPT_BACK_OFF).await;
+                }
+            }
+        }
+    }
+}
+
+/// Whether the failure says nothing about the next connection (accept(2), "Error handling").
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+    )
+}
+
+fn note(worker: &Worker, ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        worker.metrics.panics.inc();
+        tracing::error!(%error, "a connection was lost to a bug");
+    }
+}
+
+async fn connection<T: Transport, S: Service>(
+    stream: T,
+    peer: Option<SocketAddr>,
+    worker: Rc<Worker>,
+    watch: Rc<Watch>,
+    service: Rc<S>,
+    _open: Open,
+) {
+    match serve::serve(stream, peer, Rc::clone(&worker), Rc::clone(&watch), Rc::clone(&service)).await {
+        End::Closed => {}
+        End::Http2(_stream, _read) => {}
+    }
+}
