@@ -10,6 +10,7 @@
 //! What strangers send is parsed without I/O, in one strict reading; whatever two servers could read in two ways is
 //! refused. Deadlines and limits are all in [`settings`].
 
+mod body;
 mod date;
 mod error;
 mod message;
@@ -18,11 +19,15 @@ mod shutdown;
 mod transport;
 mod watch;
 
+pub mod admin;
+pub mod client;
 pub mod h1;
 pub mod metrics;
 pub mod settings;
+pub mod unix_path;
 pub mod worker;
 
+pub use body::read_all;
 pub use error::BodyError;
 pub use message::{
     Body, BodyStream, FileRange, Io, Local, Request, Response, Service, UpgradeRequest, UpgradeTask,

@@ -28,7 +28,7 @@ pub(crate) const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Room for the bytes of a head that is read in one call.
 const READ_BYTES: usize = 8 * 1024;
 /// Bytes thrown away after the last response, so that the client reads the response and not a reset.
-const LINGER_BYTES: usize = 1 << 20;
+const LINGER_BYTES: usize = 16 << 20;
 
 /// One connection.
 pub(crate) struct Connection<T> {
