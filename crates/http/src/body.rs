@@ -1,11 +1,14 @@
 //! What services do with bodies.
 
 use std::future::poll_fn;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 
-use crate::{Body, BodyError};
+use crate::{Body, BodyError, BodyStream, FileRange};
 
 /// Reads a whole body into memory, up to a bound.
 pub async fn read_all(body: Body, limit: u64) -> Result<Bytes, BodyError> {
@@ -15,7 +18,6 @@ pub async fn read_all(body: Body, limit: u64) -> Result<Bytes, BodyError> {
         Body::Full(bytes) => return Ok(bytes),
         Body::File(range) if range.length > limit => return Err(BodyError::TooLarge { limit }),
         Body::File(range) => {
-            use std::os::unix::fs::FileExt as _;
             let mut bytes = BytesMut::zeroed(range.length as usize);
             range.file.read_exact_at(&mut bytes, range.offset)?;
             return Ok(bytes.freeze());
@@ -46,4 +48,58 @@ impl BodyError {
             Self::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
+}
+
+/// Any body as a stream; `None` where there is nothing to send.
+pub(crate) fn into_stream(body: Body) -> Option<Box<dyn BodyStream>> {
+    match body {
+        Body::Empty | Body::Upgrade(_) => None,
+        Body::Full(bytes) => Some(Box::new(Once(Some(bytes).filter(|bytes| !bytes.is_empty())))),
+        Body::File(range) => Some(Box::new(FilePieces(range))),
+        Body::Stream(stream) => Some(stream),
+    }
+}
+
+struct Once(Option<Bytes>);
+
+impl BodyStream for Once {
+    fn poll_data(&mut self, _cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        Poll::Ready(self.0.take().map(Ok))
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        Some(self.0.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+/// A file that is read piece by piece, in constant memory.
+struct FilePieces(FileRange);
+
+impl BodyStream for FilePieces {
+    fn poll_data(&mut self, _cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        if self.0.length == 0 {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(read_piece(&mut self.0).map_err(BodyError::Io)))
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        Some(self.0.length)
+    }
+}
+
+/// Bytes of a file that are read at once.
+const FILE_PIECE_BYTES: u64 = 64 * 1024;
+
+/// Takes the next piece off a file's range. A file that ended early is an error.
+pub(crate) fn read_piece(range: &mut FileRange) -> io::Result<Bytes> {
+    let mut piece = BytesMut::zeroed(range.length.min(FILE_PIECE_BYTES) as usize);
+    let read = range.file.read_at(&mut piece, range.offset)?;
+    if read == 0 && range.length > 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    range.offset += read as u64;
+    range.length -= read as u64;
+    piece.truncate(read);
+    Ok(piece.freeze())
 }

@@ -23,6 +23,7 @@ pub mod admin;
 pub mod client;
 pub mod h1;
 pub mod metrics;
+pub mod pool;
 pub mod settings;
 pub mod unix_path;
 pub mod worker;

@@ -145,7 +145,7 @@ pub(crate) fn put_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValu
 }
 
 /// Fields that the engine alone writes: they belong to the connection, or frame the message.
-fn hop_by_hop(name: &HeaderName) -> bool {
+pub(crate) fn hop_by_hop(name: &HeaderName) -> bool {
     [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE, TE, TRAILER, PROXY_AUTHENTICATE].contains(name)
         || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }

@@ -16,6 +16,7 @@ use super::chunked;
 use super::connection::{Connection, Next, linger_bytes};
 use super::head::{Rejection, RequestHead};
 use super::respond::{self, Delimiter, Persistence};
+use crate::body::read_piece;
 use crate::message::{BodyStream, UpgradeTask};
 use crate::rewound::Rewound;
 use crate::transport::Transport;
@@ -25,8 +26,6 @@ use crate::{Body, FileRange, Request, Response, Service, UpgradeRequest};
 
 /// Up to this size a file is read behind the head and both go out in one write; above, it is sent by sendfile(2).
 const SMALL_FILE_BYTES: u64 = 32 * 1024;
-/// Bytes of a file read at once where sendfile(2) cannot be used.
-const FILE_PIECE_BYTES: usize = 64 * 1024;
 
 /// How a connection's life in HTTP/1.1 ends.
 pub(crate) enum End<T> {
@@ -349,25 +348,11 @@ async fn send_file_in_pieces<T: Transport>(
     mut range: FileRange,
 ) -> io::Result<()> {
     while range.length > 0 {
-        let piece = read_piece(&range)?;
-        range.offset += piece.len() as u64;
-        range.length -= piece.len() as u64;
+        let piece = read_piece(&mut range)?;
         connection.output.borrow_mut().waiting.push(piece, b"");
         poll_fn(|cx| connection.poll_flush(cx)).await?;
     }
     Ok(())
-}
-
-/// Reads the next piece of a file. A file that ended early is an error.
-pub(crate) fn read_piece(range: &FileRange) -> io::Result<Bytes> {
-    let mut piece =
-        BytesMut::zeroed(usize::try_from(range.length).unwrap_or(usize::MAX).min(FILE_PIECE_BYTES));
-    let read = range.file.read_at(&mut piece, range.offset)?;
-    if read == 0 && range.length > 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    piece.truncate(read);
-    Ok(piece.freeze())
 }
 
 /// Answers a request that is not to be served, and closes.
