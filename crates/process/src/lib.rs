@@ -1,5 +1,35 @@
-//! Child processes.
+//! Child processes: started as their own users, watched, restarted with back-off, replaced without a gap, stopped in order.
+//!
+//! A [`ChildSpec`] says what a child is. [`supervise`] decides, without I/O, when it is started, asked to stop, killed and
+//! replaced; [`Supervisor`] carries that out. What has to outlive the supervisor does: listening sockets
+//! ([`sockets`]) and log pipes ([`logs`]) lie in the service manager's descriptor store ([`fdstore`]), running
+//! children are recorded on disk ([`adopt`]), and the next supervisor takes all of them over.
+//!
+//! A child is started through a shim ([`launch`], [`exec_child`]) that joins its control group ([`cgroup`]), gives up every
+//! privilege that it does not need, and only then becomes the program.
+
+pub mod account;
+pub mod adopt;
+pub mod cgroup;
+mod descriptors;
+mod driver;
+mod exec;
+pub mod fdstore;
+mod files;
+pub mod launch;
+pub mod logs;
+pub mod probe;
+pub mod procfs;
+mod running;
+pub mod sockets;
 mod spec;
+mod status;
 pub mod supervise;
 
+pub use descriptors::{InheritedError, inherited_descriptors};
+pub use driver::{Change, Error, Setup, Supervisor};
+pub use exec::{EXIT_NOT_STARTED, exec_child};
+pub use files::{FilesError, make_folder, write_file};
+pub use sockets::{InheritedSocket, inherited_sockets};
 pub use spec::{ChildSpec, FileSpec, FolderSpec, Probe, Replace, Signal, SocketSpec, Stop};
+pub use status::{ChildStatus, LastExit};

@@ -510,7 +510,8 @@ impl Machine {
         let target = self.target.clone();
         let alone = target.replace == Replace::StopFirst;
         self.drain_where(|g| g.is_starting() && g.order.id != target.id, now, actions);
-        if let Some(newest) = self.generations.iter().rev().find(|g| g.is_ready() && g.order.id == target.id) {
+        if let Some(newest) = self.generations.iter().rev().find(|g| g.is_ready() && g.order.id == target.id)
+        {
             let newest = newest.number;
             self.drain_where(|g| g.is_ready() && g.number != newest, now, actions);
         }

@@ -112,7 +112,10 @@ impl World {
                 let exclusive = machine.target.replace == Replace::StopFirst
                     || machine.generations.iter().filter(|g| g.number == generation).any(|g| alone(&g));
                 if was_ready && machine.running && !exclusive {
-                    assert!(!self.ready().is_empty(), "what served was stopped before its successor is ready");
+                    assert!(
+                        !self.ready().is_empty(),
+                        "what served was stopped before its successor is ready"
+                    );
                 }
                 if self.living.get(&generation).is_some_and(|g| g.obeys) {
                     self.exit_within(generation, 900);
@@ -150,7 +153,9 @@ impl World {
             Event::Ready { generation } | Event::Exited { generation, .. } => {
                 self.living.get(generation).is_some_and(|g| g.main)
             }
-            Event::Cleared { generation } => self.living.get(generation).is_some_and(|g| !g.main && !g.orphans),
+            Event::Cleared { generation } => {
+                self.living.get(generation).is_some_and(|g| !g.main && !g.orphans)
+            }
             _ => true,
         }
     }

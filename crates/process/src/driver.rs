@@ -1,0 +1,795 @@
+//! Carries out what [`supervise`](crate::supervise) decides: one task that owns all children of a server.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Instant;
+
+use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinHandle};
+
+use crate::account::{Account, AccountError};
+use crate::adopt::{Found, Record, Records};
+use crate::cgroup::{Cgroups, RoleGroup};
+use crate::descriptors::FIRST;
+use crate::fdstore::Notifier;
+use crate::files::{FilesError, make_folder, write_file};
+use crate::launch::{Launch, Launcher};
+use crate::logs::{LastWords, LogPipe, LogReader, Rotation, Source};
+use crate::procfs::Identity;
+use crate::running::{Running, Told};
+use crate::sockets::{SocketError, Sockets};
+use crate::status::{ChildStatus, LastExit};
+use crate::supervise::{Action, Adopted, Event, Exit, Machine, Order, Phase, Report, State};
+use crate::{ChildSpec, SocketSpec};
+
+/// Commands and events that wait for the supervisor's task; senders wait when it is full.
+const QUEUE: usize = 256;
+/// The descriptor that a child has its log pipe as.
+const STDOUT: i32 = 1;
+
+/// What a supervisor needs to begin.
+#[derive(Debug)]
+pub struct Setup {
+    /// How the shim is started.
+    pub launcher: Launcher,
+    /// The folder of the records of running children.
+    pub records: PathBuf,
+    /// The folder of the logs.
+    pub logs: PathBuf,
+    /// How much of each log is kept.
+    pub rotation: Rotation,
+    /// The server's name, for the logs.
+    pub server: String,
+    /// Control groups, where there are any.
+    pub cgroups: Option<Cgroups>,
+    /// Descriptors that an earlier supervisor left with the service manager.
+    pub kept: Vec<(String, OwnedFd)>,
+    /// Where new descriptors are kept.
+    pub notifier: Option<Notifier>,
+}
+
+/// Why something cannot be done.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The records of running children cannot be read.
+    #[error("the records of running children in {path} cannot be read: {source}")]
+    Records {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A listening socket cannot be opened.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// A child's user does not exist.
+    #[error("{name} cannot run: {source}")]
+    Account {
+        /// The child.
+        name: String,
+        /// Why.
+        source: AccountError,
+    },
+    /// A folder that a child's sockets lie in cannot be made.
+    #[error("{name} cannot run: {source}")]
+    Folder {
+        /// The child.
+        name: String,
+        /// Why.
+        source: FilesError,
+    },
+    /// A child's log cannot be made.
+    #[error("the log of {name} cannot be made: {source}")]
+    Log {
+        /// The child.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no such child.
+    #[error("there is no role {name} on this server")]
+    NoChild {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// The supervisor has ended.
+    #[error("the supervisor has ended")]
+    Ended,
+}
+
+/// What [`Supervisor::run`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The child was not there, or stopped.
+    Started,
+    /// It runs just so.
+    Unchanged,
+    /// Another generation takes over.
+    Replaced,
+}
+
+enum Command {
+    OpenSockets(Vec<SocketSpec>, oneshot::Sender<Result<(), SocketError>>),
+    ReleaseSocketsBut(Vec<SocketSpec>),
+    Run(Box<ChildSpec>, oneshot::Sender<Result<Change, Error>>),
+    Restart(String, oneshot::Sender<Result<(), Error>>),
+    Stop(String, bool, oneshot::Sender<()>),
+    Status(oneshot::Sender<Vec<ChildStatus>>),
+    Leave,
+}
+
+/// The children of one server.
+#[derive(Debug)]
+pub struct Supervisor {
+    commands: mpsc::Sender<Command>,
+    states: watch::Receiver<BTreeMap<String, State>>,
+    task: JoinHandle<()>,
+}
+
+impl Supervisor {
+    /// Adopts what an earlier supervisor left running, and begins. To be called on a `LocalSet`.
+    pub fn begin(setup: Setup) -> Result<Self, Error> {
+        let (commands, inbox) = mpsc::channel(QUEUE);
+        let (tell, told) = mpsc::channel(QUEUE);
+        let (publish, states) = watch::channel(BTreeMap::new());
+        let mut driver = Driver::new(setup, tell, publish)?;
+        driver.adopt()?;
+        driver.publish();
+        let task = tokio::task::spawn_local(driver.run(inbox, told));
+        Ok(Self { commands, states, task })
+    }
+
+    /// Opens listening sockets that are not open yet.
+    pub async fn open_sockets(&self, specs: Vec<SocketSpec>) -> Result<(), Error> {
+        Ok(self.ask(|reply| Command::OpenSockets(specs, reply)).await??)
+    }
+
+    /// Closes listening sockets that none of these asks for.
+    pub async fn release_sockets_but(&self, specs: Vec<SocketSpec>) -> Result<(), Error> {
+        self.commands.send(Command::ReleaseSocketsBut(specs)).await.map_err(|_| Error::Ended)
+    }
+
+    /// Makes a child run as this spec says. Answers at once; [`Self::states`] tells how it goes.
+    pub async fn run(&self, spec: ChildSpec) -> Result<Change, Error> {
+        self.ask(|reply| Command::Run(Box::new(spec), reply)).await?
+    }
+
+    /// Replaces a child by a new generation of itself.
+    pub async fn restart(&self, name: &str) -> Result<(), Error> {
+        self.ask(|reply| Command::Restart(name.to_owned(), reply)).await?
+    }
+
+    /// Stops a child and waits until all its processes have ended.
+    pub async fn stop(&self, name: &str) -> Result<(), Error> {
+        self.ask(|reply| Command::Stop(name.to_owned(), false, reply)).await
+    }
+
+    /// Stops a child, waits, and forgets it.
+    pub async fn remove(&self, name: &str) -> Result<(), Error> {
+        self.ask(|reply| Command::Stop(name.to_owned(), true, reply)).await
+    }
+
+    /// All children.
+    pub async fn status(&self) -> Result<Vec<ChildStatus>, Error> {
+        self.ask(Command::Status).await
+    }
+
+    /// The state of each child, and notice of every change.
+    pub fn states(&self) -> watch::Receiver<BTreeMap<String, State>> {
+        self.states.clone()
+    }
+
+    /// Ends the supervisor and leaves its children running; the next one adopts them.
+    pub async fn leave(self) {
+        // An error of either kind means that it has ended already.
+        let _ = self.commands.send(Command::Leave).await;
+        let _ = self.task.await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| Error::Ended)?;
+        answer.await.map_err(|_| Error::Ended)
+    }
+}
+
+struct Driver {
+    launcher: Launcher,
+    records: Records,
+    records_path: PathBuf,
+    logs: PathBuf,
+    rotation: Rotation,
+    server: String,
+    cgroups: Option<Cgroups>,
+    notifier: Option<Rc<Notifier>>,
+    kept_logs: BTreeMap<String, OwnedFd>,
+    sockets: Sockets,
+    children: BTreeMap<String, Child>,
+    tell: mpsc::Sender<Told>,
+    publish: watch::Sender<BTreeMap<String, State>>,
+}
+
+struct Child {
+    machine: Machine,
+    specs: BTreeMap<u64, ChildSpec>,
+    next_order: u64,
+    running: BTreeMap<u64, Running>,
+    pipe: LogPipe,
+    words: LastWords,
+    reader: AbortHandle,
+    last_exit: Option<LastExit>,
+    forget: bool,
+    stopping: Vec<oneshot::Sender<()>>,
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl Child {
+    /// The spec that is to run.
+    fn spec(&self) -> &ChildSpec {
+        &self.specs[&self.machine.target().id]
+    }
+
+    fn order(&mut self, spec: ChildSpec) -> Order {
+        let id = self.next_order;
+        self.next_order += 1;
+        let order = order_of(id, &spec);
+        self.specs.insert(id, spec);
+        order
+    }
+
+    fn status(&self, name: &str, group: Option<&RoleGroup>) -> ChildStatus {
+        let current = self.machine.current();
+        let running = current.and_then(|generation| self.running.get(&generation.number));
+        let spec = self.spec();
+        let usage = group.map(RoleGroup::usage);
+        ChildStatus {
+            name: name.to_owned(),
+            state: self.machine.state(),
+            pid: running.map(|running| running.identity.pid),
+            generation: current.map(|generation| generation.number),
+            since: running.map(|running| rfc3339(running.since)),
+            draining: self.machine.generations().iter().filter(|g| !is_active(&g.phase)).count(),
+            restarts: self.machine.restarts(),
+            falls: self.machine.falls(),
+            last_exit: self.last_exit.clone(),
+            rejected: self.machine.rejected().map(|rejected| rejected.failure.to_string()),
+            user: spec.user.clone(),
+            listens: spec.sockets.iter().map(SocketSpec::name).collect(),
+            memory_bytes: usage.map(|usage| usage.memory_bytes),
+            cpu_seconds: usage.map(|usage| usage.cpu.as_secs_f64()),
+            processes: usage.map(|usage| usage.processes),
+            last_words: self.words.lines(),
+            log_lines_dropped: self.words.dropped(),
+        }
+    }
+}
+
+fn is_active(phase: &Phase) -> bool {
+    matches!(phase, Phase::Starting { .. } | Phase::Ready { .. })
+}
+
+fn order_of(id: u64, spec: &ChildSpec) -> Order {
+    Order { id, replace: spec.replace, ready_within: spec.ready_within, grace: spec.stop.grace }
+}
+
+fn rfc3339(at: jiff::Timestamp) -> String {
+    format!("{at:.3}")
+}
+
+fn log_name(role: &str) -> String {
+    format!("log|{role}")
+}
+
+/// Why a generation cannot be started. It is retried with back-off like any other fall.
+#[derive(Debug, Error)]
+enum StartError {
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error("its control group cannot be made: {0}")]
+    Cgroup(io::Error),
+    #[error("it cannot be recorded: {0}")]
+    Record(io::Error),
+    #[error("the shim cannot be started: {0}")]
+    Launch(io::Error),
+}
+
+impl Driver {
+    fn new(
+        setup: Setup,
+        tell: mpsc::Sender<Told>,
+        publish: watch::Sender<BTreeMap<String, State>>,
+    ) -> Result<Self, Error> {
+        let records = Records::open(&setup.records)
+            .map_err(|source| Error::Records { path: setup.records.clone(), source })?;
+        let notifier = setup.notifier.map(Rc::new);
+        let (logs, sockets): (Vec<_>, Vec<_>) =
+            setup.kept.into_iter().partition(|(name, _)| name.starts_with("log|"));
+        Ok(Self {
+            launcher: setup.launcher,
+            records,
+            records_path: setup.records,
+            logs: setup.logs,
+            rotation: setup.rotation,
+            server: setup.server,
+            cgroups: setup.cgroups,
+            sockets: Sockets::new(sockets, notifier.clone()),
+            notifier,
+            kept_logs: logs.into_iter().collect(),
+            children: BTreeMap::new(),
+            tell,
+            publish,
+        })
+    }
+
+    async fn run(mut self, mut inbox: mpsc::Receiver<Command>, mut told: mpsc::Receiver<Told>) {
+        loop {
+            let wake = self.children.values().filter_map(|child| child.machine.wake_at()).min();
+            let wake = wake.map(tokio::time::Instant::from_std);
+            let sleep = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // What happened comes before what is wanted.
+                biased;
+                Some((name, event)) = told.recv() => self.handle(&name, event),
+                command = inbox.recv() => match command {
+                    None | Some(Command::Leave) => return,
+                    Some(command) => self.obey(command),
+                },
+                () = sleep => {
+                    let names: Vec<String> = self.children.keys().cloned().collect();
+                    for name in names {
+                        self.handle(&name, Event::Tick);
+                    }
+                }
+            }
+            self.publish();
+        }
+    }
+
+    fn publish(&self) {
+        let states: BTreeMap<String, State> =
+            self.children.iter().map(|(name, child)| (name.clone(), child.machine.state())).collect();
+        self.publish.send_if_modified(|old| {
+            let changed = *old != states;
+            *old = states;
+            changed
+        });
+    }
+
+    /// Answers that nobody waits for any more are dropped: the one who asked has gone.
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::OpenSockets(specs, reply) => {
+                let result = specs.iter().try_for_each(|spec| self.sockets.open(spec));
+                let _ = reply.send(result);
+            }
+            Command::ReleaseSocketsBut(specs) => self.sockets.release_all_but(&specs),
+            Command::Run(spec, reply) => {
+                let _ = reply.send(self.run_child(*spec));
+            }
+            Command::Restart(name, reply) => {
+                let result = match self.children.get_mut(&name) {
+                    Some(child) => {
+                        let order = child.order(child.spec().clone());
+                        self.handle(&name, Event::Replace(order));
+                        Ok(())
+                    }
+                    None => Err(Error::NoChild { name }),
+                };
+                let _ = reply.send(result);
+            }
+            Command::Stop(name, forget, reply) => {
+                // Without such a child the reply is dropped with `Ok`: it does not run, as asked.
+                let Some(child) = self.children.get_mut(&name) else {
+                    let _ = reply.send(());
+                    return;
+                };
+                child.forget |= forget;
+                child.stopping.push(reply);
+                self.handle(&name, Event::Stop);
+                self.finish_stop(&name);
+            }
+            Command::Status(reply) => {
+                let status = self.children.iter().map(|(name, child)| {
+                    let group = self.cgroups.as_ref().map(|groups| groups.role_without_limits(name));
+                    child.status(name, group.as_ref())
+                });
+                let _ = reply.send(status.collect());
+            }
+            Command::Leave => {}
+        }
+    }
+
+    fn run_child(&mut self, spec: ChildSpec) -> Result<Change, Error> {
+        let name = spec.name.clone();
+        let failed = |source| Error::Folder { name: name.clone(), source };
+        spec.folders.iter().try_for_each(make_folder).map_err(failed)?;
+        spec.sockets.iter().try_for_each(|socket| self.sockets.open(socket))?;
+        if !self.children.contains_key(&name) {
+            let child = self.make_child(spec, 1, None)?;
+            self.children.insert(name.clone(), child);
+            self.handle(&name, Event::Start);
+            return Ok(Change::Started);
+        }
+        let Some(child) = self.children.get_mut(&name) else { return Err(Error::NoChild { name }) };
+        child.forget = false;
+        let was_stopped = matches!(child.machine.state(), State::Stopped | State::Draining);
+        let mut change = if was_stopped { Change::Started } else { Change::Unchanged };
+        if *child.spec() != spec {
+            let account =
+                Account::of(&spec.user).map_err(|source| Error::Account { name: name.clone(), source })?;
+            if let Err(source) = child.pipe.give_to(account.uid, account.gid) {
+                return Err(Error::Log { name, source });
+            }
+            let order = child.order(spec);
+            self.handle(&name, Event::Replace(order));
+            change = if was_stopped { Change::Started } else { Change::Replaced };
+        }
+        self.handle(&name, Event::Start);
+        Ok(change)
+    }
+
+    fn make_child(
+        &mut self,
+        spec: ChildSpec,
+        first_generation: u64,
+        held_by_child: Option<OwnedFd>,
+    ) -> Result<Child, Error> {
+        let name = spec.name.clone();
+        let account =
+            Account::of(&spec.user).map_err(|source| Error::Account { name: name.clone(), source })?;
+        let failed = |source| Error::Log { name: name.clone(), source };
+        let kept = self.kept_logs.remove(&log_name(&name)).and_then(LogPipe::from_kept);
+        let pipe = match kept {
+            Some(pipe) => pipe,
+            None => {
+                let pipe = match held_by_child.and_then(LogPipe::from_kept) {
+                    Some(pipe) => pipe,
+                    None => LogPipe::new(account.uid, account.gid).map_err(failed)?,
+                };
+                self.keep(&log_name(&name), pipe.as_fd());
+                pipe
+            }
+        };
+        let words = LastWords::default();
+        let source = Source { server: self.server.clone(), role: name.clone() };
+        let reader =
+            LogReader::new(&pipe, &self.logs, source, self.rotation, words.clone()).map_err(failed)?;
+        let reader = tokio::spawn(reader.run()).abort_handle();
+        let order = order_of(1, &spec);
+        Ok(Child {
+            machine: Machine::new(order, first_generation),
+            specs: BTreeMap::from([(1, spec)]),
+            next_order: 2,
+            running: BTreeMap::new(),
+            pipe,
+            words,
+            reader,
+            last_exit: None,
+            forget: false,
+            stopping: Vec::new(),
+        })
+    }
+
+    fn keep(&self, name: &str, descriptor: BorrowedFd<'_>) {
+        if let Some(notifier) = &self.notifier
+            && let Err(error) = notifier.keep(name, &[descriptor])
+        {
+            tracing::warn!(name, %error, "this descriptor cannot be kept across the end of this agent");
+        }
+    }
+
+    /// Takes over what an earlier supervisor left running.
+    fn adopt(&mut self) -> Result<(), Error> {
+        let found = self
+            .records
+            .find()
+            .map_err(|source| Error::Records { path: self.records_path.clone(), source })?;
+        for one in found {
+            let name = one.record.spec.name.clone();
+            let generation = one.record.generation;
+            if let Err(error) = self.adopt_one(one) {
+                tracing::error!(role = name, generation, %error, "a running child cannot be adopted");
+            }
+        }
+        let names: Vec<String> = self.children.keys().cloned().collect();
+        for name in names {
+            self.clear_unknown(&name);
+            self.handle(&name, Event::Tick);
+        }
+        Ok(())
+    }
+
+    fn adopt_one(&mut self, found: Found) -> Result<(), Error> {
+        let Found { record, identity, handle } = found;
+        let (name, generation) = (record.spec.name.clone(), record.generation);
+        if let Some(handle) = &handle {
+            self.recover_sockets(&record.spec, handle.as_fd());
+        }
+        if !self.children.contains_key(&name) {
+            let held = handle.as_ref().and_then(|handle| taken_from(handle.as_fd(), STDOUT));
+            let child = self.make_child(record.spec.clone(), generation, held)?;
+            self.children.insert(name.clone(), child);
+        }
+        let tell = self.tell.clone();
+        let groups = self.cgroups.as_ref().map(|groups| groups.role_without_limits(&name));
+        let Some(child) = self.children.get_mut(&name) else { return Err(Error::NoChild { name }) };
+        let known = child.specs.iter().find(|(_, spec)| **spec == record.spec).map(|(id, _)| *id);
+        let order = match known {
+            Some(id) => order_of(id, &record.spec),
+            None => child.order(record.spec.clone()),
+        };
+        let group = groups
+            .map(|group| group.generation(generation))
+            .filter(|group| !group.members().is_empty() || handle.is_none());
+        let since = i64::try_from(record.since).ok().and_then(|at| jiff::Timestamp::from_second(at).ok());
+        let is_alive = handle.is_some();
+        let mut running = Running::new(identity, handle, group, since.unwrap_or_default(), record.phase);
+        if let Err(source) = running.watch(&name, generation, None, tell) {
+            return Err(Error::Records { path: self.records_path.clone(), source });
+        }
+        tracing::info!(role = name, generation, pid = identity.pid, is_alive, "adopted");
+        child.running.insert(generation, running);
+        let actions = child.machine.adopt(generation, order, record.phase, Instant::now());
+        self.act(&name, actions, &mut VecDeque::new());
+        if !is_alive {
+            self.handle(&name, Event::Exited { generation, exit: Exit::Unknown });
+        }
+        Ok(())
+    }
+
+    /// Gets the listening sockets back out of a running child, where nobody kept them.
+    fn recover_sockets(&mut self, spec: &ChildSpec, handle: BorrowedFd<'_>) {
+        let specs = spec.sockets.iter().flat_map(|socket| std::iter::repeat_n(socket, socket.count()));
+        for (number, socket) in (FIRST..).zip(specs) {
+            if self.sockets.of(std::slice::from_ref(socket)).is_err()
+                && let Some(descriptor) = taken_from(handle, number)
+            {
+                self.sockets.recover(socket, descriptor);
+            }
+        }
+    }
+
+    /// Ends processes in a role's groups that no record tells of.
+    fn clear_unknown(&self, name: &str) {
+        let Some(groups) = &self.cgroups else { return };
+        let group = groups.role_without_limits(name);
+        for number in group.generations() {
+            if self.children.get(name).is_some_and(|child| !child.running.contains_key(&number)) {
+                let unknown = group.generation(number);
+                unknown.kill();
+                // Busy for a moment longer; the next start of this role takes it along.
+                let _ = unknown.remove();
+            }
+        }
+    }
+
+    fn handle(&mut self, name: &str, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let Some(child) = self.children.get_mut(name) else { return };
+            let cleared = match &event {
+                Event::Exited { generation, exit } => {
+                    note_exit(child, *generation, *exit);
+                    None
+                }
+                Event::Cleared { generation } | Event::SpawnFailed { generation, .. } => Some(*generation),
+                _ => None,
+            };
+            let actions = child.machine.handle(event, Instant::now());
+            if let Some(generation) = cleared {
+                self.clear_away(name, generation);
+            }
+            self.act(name, actions, &mut events);
+        }
+        self.write_phases(name);
+        self.finish_stop(name);
+        if let Some(child) = self.children.get_mut(name) {
+            let machine = &child.machine;
+            child.specs.retain(|id, _| machine.needs_order(*id));
+        }
+    }
+
+    fn clear_away(&mut self, name: &str, generation: u64) {
+        if let Some(child) = self.children.get_mut(name)
+            && let Some(running) = child.running.remove(&generation)
+            && let Some(group) = &running.group
+            && let Err(error) = group.remove()
+        {
+            tracing::debug!(role = name, generation, %error, "its control group stays for now");
+        }
+        if let Err(error) = self.records.remove(name, generation) {
+            tracing::error!(role = name, generation, %error, "its record cannot be removed");
+        }
+    }
+
+    fn act(&mut self, name: &str, actions: Vec<Action>, events: &mut VecDeque<Event>) {
+        for action in actions {
+            match action {
+                Action::Spawn { generation, order } => {
+                    if let Err(error) = self.start(name, generation, order) {
+                        events.push_back(Event::SpawnFailed { generation, reason: error.to_string() });
+                    }
+                }
+                Action::Report(report) => self.report(name, &report),
+                Action::Probe { generation } => {
+                    let tell = self.tell.clone();
+                    self.with(name, generation, |running, spec| {
+                        running.probe(name, generation, spec.ready.clone(), tell);
+                    });
+                }
+                Action::AskToStop { generation } => {
+                    self.with(name, generation, |running, spec| running.ask_to_stop(spec.stop.signal));
+                }
+                Action::Kill { generation } => self.with(name, generation, |running, _| running.kill()),
+                Action::EndOrphans { generation } => {
+                    let tell = self.tell.clone();
+                    self.with(name, generation, |running, spec| {
+                        running.end_orphans(name, generation, spec.stop.signal, tell);
+                    });
+                }
+            }
+        }
+    }
+
+    /// Does something with a generation that was started; one that could not be is told of by `SpawnFailed`.
+    fn with(&mut self, name: &str, generation: u64, act: impl FnOnce(&mut Running, &ChildSpec)) {
+        let Some(child) = self.children.get_mut(name) else { return };
+        let order = child.machine.generations().iter().find(|g| g.number == generation).map(|g| g.order.id);
+        let Some(spec) = order.and_then(|id| child.specs.get(&id)) else { return };
+        if let Some(running) = child.running.get_mut(&generation) {
+            act(running, spec);
+        }
+    }
+
+    fn start(&mut self, name: &str, generation: u64, order: u64) -> Result<(), StartError> {
+        let Some(child) = self.children.get_mut(name) else { return Ok(()) };
+        let spec = child.specs[&order].clone();
+        let account = Account::of(&spec.user)?;
+        spec.folders.iter().try_for_each(make_folder)?;
+        spec.files.iter().try_for_each(write_file)?;
+        let role = self.cgroups.as_ref().map(|groups| groups.role(name, spec.memory, spec.processes));
+        let role = role.transpose().map_err(StartError::Cgroup)?;
+        let group = role.map(|role| role.make_generation(generation));
+        let group = group.transpose().map_err(StartError::Cgroup)?;
+        let now = jiff::Timestamp::now();
+        let record = Record {
+            generation,
+            phase: Adopted::Starting,
+            since: now.as_second().try_into().unwrap_or_default(),
+            spec: spec.clone(),
+        };
+        self.records.write(&record).map_err(StartError::Record)?;
+        let sockets = self.sockets.of(&spec.sockets)?;
+        let launch = Launch {
+            program: spec.program.clone(),
+            args: spec.args.clone(),
+            env: spec.env.clone(),
+            directory: spec.directory.clone(),
+            uid: account.uid,
+            gid: account.gid,
+            groups: account.groups.clone(),
+            capabilities: spec.capabilities.clone(),
+            cgroups: group.iter().flat_map(crate::cgroup::GenerationGroup::procs_files).collect(),
+            descriptor_names: sockets.iter().map(|(name, _)| name.clone()).collect(),
+            identity_file: Some(self.records.identity_file(name, generation)),
+        };
+        let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, descriptor)| *descriptor).collect();
+        let process =
+            self.launcher.start(&launch, &descriptors, child.pipe.as_fd()).map_err(StartError::Launch)?;
+        // It is not reaped yet, so its number is its own even if it has ended.
+        let pid = process.id().cast_signed();
+        let identity = Identity::of(pid).map_err(StartError::Launch)?;
+        let handle = identity.pin().map_err(StartError::Launch)?;
+        let mut running = Running::new(identity, Some(handle), group, now, Adopted::Starting);
+        running.watch(name, generation, Some(process), self.tell.clone()).map_err(StartError::Launch)?;
+        child.running.insert(generation, running);
+        tracing::info!(role = name, generation, pid, "started");
+        Ok(())
+    }
+
+    fn report(&self, name: &str, report: &Report) {
+        match report {
+            Report::Ready { generation, after } => {
+                tracing::info!(role = name, generation, after_ms = after.as_millis() as u64, "ready");
+            }
+            Report::Fell { generation, failure, falls, restart_in } => {
+                let said = self.children.get(name).map(|child| child.words.lines()).unwrap_or_default();
+                let restart_in_ms = restart_in.as_millis() as u64;
+                tracing::warn!(role = name, generation, %failure, falls, restart_in_ms, ?said, "fell");
+            }
+            Report::Rejected(rejected) => {
+                let failure = &rejected.failure;
+                tracing::error!(role = name, %failure, "the changed role did not get ready; what ran before runs on");
+            }
+            Report::Killed { generation } => {
+                tracing::warn!(role = name, generation, "did not stop when asked and is killed");
+            }
+            Report::Stopped => tracing::info!(role = name, "stopped"),
+        }
+    }
+
+    /// Keeps the records true.
+    fn write_phases(&mut self, name: &str) {
+        let Some(child) = self.children.get_mut(name) else { return };
+        for generation in child.machine.generations() {
+            let phase = match generation.phase {
+                Phase::Starting { .. } => Adopted::Starting,
+                Phase::Ready { .. } => Adopted::Ready,
+                Phase::Draining { .. } | Phase::Killed { .. } | Phase::Clearing { .. } => Adopted::Draining,
+            };
+            let Some(running) = child.running.get_mut(&generation.number) else { continue };
+            // One that fell is not drained by the next supervisor either: it finds the process gone.
+            if running.recorded == phase || matches!(generation.phase, Phase::Clearing { .. }) {
+                continue;
+            }
+            running.recorded = phase;
+            let record = Record {
+                generation: generation.number,
+                phase,
+                since: running.since.as_second().try_into().unwrap_or_default(),
+                spec: child.specs[&generation.order.id].clone(),
+            };
+            if let Err(error) = self.records.write(&record) {
+                tracing::error!(role = name, %error, "its record cannot be written");
+            }
+        }
+    }
+
+    fn finish_stop(&mut self, name: &str) {
+        let Some(child) = self.children.get_mut(name) else { return };
+        if !child.machine.is_stopped() {
+            return;
+        }
+        for waiting in child.stopping.drain(..) {
+            let _ = waiting.send(());
+        }
+        if child.forget {
+            self.children.remove(name);
+            if let Some(notifier) = &self.notifier
+                && let Err(error) = notifier.drop_kept(&log_name(name))
+            {
+                tracing::warn!(role = name, %error, "its log pipe is still kept outside this agent");
+            }
+            if let Some(groups) = &self.cgroups
+                && let Err(error) = groups.role_without_limits(name).remove()
+            {
+                tracing::debug!(role = name, %error, "its control group stays for now");
+            }
+        }
+    }
+}
+
+fn note_exit(child: &mut Child, generation: u64, exit: Exit) {
+    let asked = child.running.get(&generation).is_some_and(|running| running.asked);
+    let (code, signal) = match exit {
+        Exit::Code(code) => (Some(code), None),
+        Exit::Signal(signal) => (None, Some(signal)),
+        Exit::Unknown => (None, None),
+    };
+    let at = rfc3339(jiff::Timestamp::now());
+    child.last_exit = Some(LastExit { generation, code, signal, at, asked });
+}
+
+/// A copy of a descriptor of another process.
+fn taken_from(process: BorrowedFd<'_>, number: i32) -> Option<OwnedFd> {
+    pidfd_getfd(process, number, PidfdGetfdFlags::empty()).ok()
+}

@@ -1,0 +1,205 @@
+//! Asks a child whether it is ready. Each question is bounded in time and in bytes.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::Probe;
+
+/// One question takes at most this long.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// The first questions follow each other this closely, so that a quick child is ready quickly.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// Pauses grow up to this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// The most that is read of an answer.
+const ANSWER_BYTES: u64 = 64 << 10;
+/// `FCGI_STDOUT`, `FCGI_END_REQUEST` (FastCGI 1.0, section 8).
+const FCGI_STDOUT: u8 = 6;
+const FCGI_END_REQUEST: u8 = 3;
+/// The protocol version in a MySQL greeting; an error packet has 255 in its place.
+const MYSQL_PROTOCOL: u8 = 10;
+
+/// Why a child is not ready.
+#[derive(Debug, Error)]
+pub enum NotReady {
+    /// Nothing answers, or it hangs up.
+    #[error("no answer: {0}")]
+    Io(#[from] io::Error),
+    /// It took too long.
+    #[error("no answer within {} s", ANSWER_WITHIN.as_secs())]
+    TooSlow,
+    /// It answers, but not as something that is ready.
+    #[error("it answers {0}")]
+    Answer(String),
+}
+
+/// Asks until the child is ready. Abort the task to give up.
+pub async fn until_ready(probe: &Probe) {
+    let mut pause = FIRST_PAUSE;
+    while let Err(reason) = ask(probe).await {
+        tracing::trace!(?probe, %reason, "not ready yet");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Asks once.
+pub async fn ask(probe: &Probe) -> Result<(), NotReady> {
+    tokio::time::timeout(ANSWER_WITHIN, ask_without_limit(probe)).await.unwrap_or(Err(NotReady::TooSlow))
+}
+
+async fn ask_without_limit(probe: &Probe) -> Result<(), NotReady> {
+    match probe {
+        Probe::Started => Ok(()),
+        Probe::UnixConnect { path } => Ok(UnixStream::connect(path).await.map(drop)?),
+        Probe::TcpConnect { port } => Ok(connect(*port).await.map(drop)?),
+        Probe::UnixHttp { socket, path } => http(UnixStream::connect(socket).await?, path).await,
+        Probe::TcpHttp { port, path } => http(connect(*port).await?, path).await,
+        Probe::FastCgiPing { socket, path } => fast_cgi(socket, path).await,
+        Probe::MysqlGreeting { socket } => mysql(socket).await,
+    }
+}
+
+async fn connect(port: u16) -> io::Result<TcpStream> {
+    TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port)).await
+}
+
+async fn http(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> Result<(), NotReady> {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: mainstay\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    // `HTTP/1.1 200`: the status is all we want to know.
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await?;
+    let text = String::from_utf8_lossy(&head).into_owned();
+    let status = text.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..)?.parse::<u16>().ok());
+    match status {
+        Some(200..=399) => Ok(()),
+        Some(status) => Err(NotReady::Answer(format!("{path} with status {status}"))),
+        None => Err(NotReady::Answer(format!("{text:?} instead of HTTP"))),
+    }
+}
+
+async fn fast_cgi(socket: &Path, path: &str) -> Result<(), NotReady> {
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(&fast_cgi_request(path)).await?;
+    let mut stream = stream.take(ANSWER_BYTES);
+    let mut answer = Vec::new();
+    loop {
+        let mut header = [0; 8];
+        stream.read_exact(&mut header).await?;
+        let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+        let mut content = vec![0; length + usize::from(header[6])];
+        stream.read_exact(&mut content).await?;
+        match header[1] {
+            FCGI_STDOUT => answer.extend_from_slice(&content[..length]),
+            FCGI_END_REQUEST => break,
+            _ => {}
+        }
+    }
+    let text = String::from_utf8_lossy(&answer);
+    if text.contains("\r\n\r\npong") {
+        return Ok(());
+    }
+    Err(NotReady::Answer(format!("{:?} instead of pong", text.lines().next().unwrap_or_default())))
+}
+
+/// `BEGIN_REQUEST` (responder, connection closed after it), `PARAMS`, an empty `PARAMS`, an empty `STDIN`.
+fn fast_cgi_request(path: &str) -> Vec<u8> {
+    let mut params = Vec::new();
+    for (name, value) in
+        [("REQUEST_METHOD", "GET"), ("SCRIPT_NAME", path), ("SCRIPT_FILENAME", path), ("REQUEST_URI", path)]
+    {
+        for text in [name, value] {
+            params.extend_from_slice(&(0x8000_0000_u32 | text.len() as u32).to_be_bytes());
+        }
+        params.extend_from_slice(name.as_bytes());
+        params.extend_from_slice(value.as_bytes());
+    }
+    let record = |kind: u8, content: &[u8]| {
+        let [high, low] = (content.len() as u16).to_be_bytes();
+        [&[1, kind, 0, 1, high, low, 0, 0], content].concat()
+    };
+    [record(1, &[0, 1, 0, 0, 0, 0, 0, 0]), record(4, &params), record(4, &[]), record(5, &[])].concat()
+}
+
+async fn mysql(socket: &Path) -> Result<(), NotReady> {
+    let mut stream = UnixStream::connect(socket).await?;
+    // Three bytes of length, one of sequence, then the first byte of the greeting.
+    let mut head = [0; 5];
+    stream.read_exact(&mut head).await?;
+    if head[4] == MYSQL_PROTOCOL {
+        return Ok(());
+    }
+    Err(NotReady::Answer(format!("with packet type {}", head[4])))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, UnixListener};
+
+    use super::*;
+
+    async fn http_server(answer: &'static [u8]) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await.unwrap();
+            stream.write_all(answer).await.unwrap();
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn an_http_server_is_ready_when_it_answers_well() {
+        let path = "/health".to_owned();
+        let port = http_server(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+        ask(&Probe::TcpHttp { port, path: path.clone() }).await.unwrap();
+        let port = http_server(b"HTTP/1.1 503 Busy\r\n\r\n").await;
+        let error = ask(&Probe::TcpHttp { port, path: path.clone() }).await.unwrap_err();
+        assert_eq!(error.to_string(), "it answers /health with status 503");
+        let port = http_server(b"SSH-2.0-OpenSSH_9").await;
+        assert!(matches!(ask(&Probe::TcpHttp { port, path }).await, Err(NotReady::Answer(_))));
+    }
+
+    #[tokio::test]
+    async fn a_database_that_only_accepts_or_refuses_by_packet_is_not_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("mysqld.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            for greeting in [&[74, 0, 0, 0, 10, b'1'][..], &[23, 0, 0, 0, 255, 16]] {
+                listener.accept().await.unwrap().0.write_all(greeting).await.unwrap();
+            }
+        });
+        let probe = Probe::MysqlGreeting { socket };
+        ask(&probe).await.unwrap();
+        assert!(ask(&probe).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn php_fpm_is_ready_when_it_answers_its_ping() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("fpm.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let count = stream.read(&mut request).await.unwrap();
+            assert!(String::from_utf8_lossy(&request[..count]).contains("SCRIPT_NAME/ping"));
+            let body = b"Content-Type: text/plain\r\n\r\npong";
+            stream.write_all(&[1, 6, 0, 1, 0, body.len() as u8, 0, 0]).await.unwrap();
+            stream.write_all(body).await.unwrap();
+            stream.write_all(&[1, 3, 0, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
+        });
+        ask(&Probe::FastCgiPing { socket, path: "/ping".into() }).await.unwrap();
+    }
+}

@@ -1,0 +1,195 @@
+//! One generation as the machine has it: started, watched, signalled, cleared away.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Signal as Sig, pidfd_send_signal};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::cgroup::GenerationGroup;
+use crate::descriptors::watch;
+use crate::procfs::{Identity, is_in_session, session_members, signal_each};
+use crate::supervise::{Adopted, Event, Exit};
+use crate::{Probe, Signal, probe};
+
+/// How often a generation that is ending is looked at.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+/// What happened to which child.
+pub(crate) type Told = (String, Event);
+
+/// A generation that has, or had, a process.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) identity: Identity,
+    pub(crate) handle: Option<Arc<OwnedFd>>,
+    pub(crate) group: Option<GenerationGroup>,
+    pub(crate) since: jiff::Timestamp,
+    pub(crate) recorded: Adopted,
+    /// Set once it was asked to stop or killed by us.
+    pub(crate) asked: bool,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Running {
+    pub(crate) fn new(
+        identity: Identity,
+        handle: Option<OwnedFd>,
+        group: Option<GenerationGroup>,
+        since: jiff::Timestamp,
+        recorded: Adopted,
+    ) -> Self {
+        let handle = handle.map(Arc::new);
+        Self { identity, handle, group, since, recorded, asked: false, tasks: Vec::new() }
+    }
+
+    /// Tells when the main process ends. `child` is given where it is ours to reap.
+    pub(crate) fn watch(
+        &mut self,
+        name: &str,
+        generation: u64,
+        child: Option<std::process::Child>,
+        tell: mpsc::Sender<Told>,
+    ) -> io::Result<()> {
+        let Some(handle) = &self.handle else { return Ok(()) };
+        let watched = watch(handle.try_clone()?)?;
+        let name = name.to_owned();
+        let task = tokio::spawn(async move {
+            let exit = match (watched.readable().await, child) {
+                // The process has ended, so this does not wait.
+                (Ok(_), Some(mut child)) => child.wait().map_or(Exit::Unknown, exit_of),
+                _ => Exit::Unknown,
+            };
+            // Without a receiver the supervisor is gone, and the next one watches.
+            let _ = tell.send((name, Event::Exited { generation, exit })).await;
+        });
+        self.tasks.push(task.abort_handle());
+        Ok(())
+    }
+
+    /// Tells when it is ready.
+    pub(crate) fn probe(&mut self, name: &str, generation: u64, probe: Probe, tell: mpsc::Sender<Told>) {
+        let name = name.to_owned();
+        let pid = self.identity.pid;
+        let task = tokio::spawn(async move {
+            match probe {
+                Probe::Started => until_started(pid).await,
+                other => probe::until_ready(&other).await,
+            }
+            let _ = tell.send((name, Event::Ready { generation })).await;
+        });
+        self.tasks.push(task.abort_handle());
+    }
+
+    /// Asks the main process to stop.
+    pub(crate) fn ask_to_stop(&mut self, signal: Signal) {
+        self.asked = true;
+        if let Some(handle) = &self.handle {
+            // It may have ended already; its end is told elsewhere.
+            let _ = pidfd_send_signal(handle.as_ref(), number_of(signal));
+        }
+    }
+
+    /// Kills every process of the generation.
+    pub(crate) fn kill(&mut self) {
+        self.asked = true;
+        if let Some(handle) = &self.handle {
+            let _ = pidfd_send_signal(handle.as_ref(), Sig::KILL);
+        }
+        match &self.group {
+            Some(group) => group.kill(),
+            None => self.signal_session(Sig::KILL),
+        }
+    }
+
+    /// Asks what is left of the generation to stop, and tells when nothing is.
+    pub(crate) fn end_orphans(
+        &mut self,
+        name: &str,
+        generation: u64,
+        signal: Signal,
+        tell: mpsc::Sender<Told>,
+    ) {
+        if !self.members().is_empty() {
+            match &self.group {
+                Some(group) => group.signal(number_of(signal)),
+                None => self.signal_session(number_of(signal)),
+            }
+        }
+        let name = name.to_owned();
+        let left = self.left();
+        let task = tokio::spawn(async move {
+            while !left.members().is_empty() {
+                tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+            }
+            let _ = tell.send((name, Event::Cleared { generation })).await;
+        });
+        self.tasks.push(task.abort_handle());
+    }
+
+    /// The processes of the generation.
+    pub(crate) fn members(&self) -> Vec<i32> {
+        self.left().members()
+    }
+
+    fn left(&self) -> Left {
+        Left { group: self.group.clone(), session: self.identity.pid }
+    }
+
+    fn signal_session(&self, signal: Sig) {
+        let session = self.identity.pid;
+        signal_each(&self.members(), signal, |pid| is_in_session(pid, session));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// How the processes of a generation are found.
+struct Left {
+    group: Option<GenerationGroup>,
+    session: i32,
+}
+
+impl Left {
+    fn members(&self) -> Vec<i32> {
+        match &self.group {
+            Some(group) => group.members(),
+            // Without `/proc` nothing can be told, and nothing could have been started either.
+            None => session_members(self.session).unwrap_or_default(),
+        }
+    }
+}
+
+/// The shim gives its description up for `/dev/null` as the last thing before it becomes the program.
+async fn until_started(pid: i32) {
+    let input = format!("/proc/{pid}/fd/0");
+    while std::fs::read_link(&input).is_ok_and(|input| input.as_os_str() != "/dev/null") {
+        tokio::time::sleep(LOOK_AGAIN_AFTER / 10).await;
+    }
+}
+
+fn number_of(signal: Signal) -> Sig {
+    match signal {
+        Signal::Terminate => Sig::TERM,
+        Signal::Quit => Sig::QUIT,
+        Signal::Interrupt => Sig::INT,
+    }
+}
+
+fn exit_of(status: std::process::ExitStatus) -> Exit {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Unknown,
+    }
+}
