@@ -13,6 +13,7 @@
 mod body;
 mod date;
 mod error;
+mod h2;
 mod message;
 mod rewound;
 mod shutdown;

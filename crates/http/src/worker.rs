@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::Service;
 use crate::h1::serve::{self, End};
+use crate::h2;
 use crate::metrics::EngineMetrics;
 use crate::settings::Settings;
 use crate::shutdown::{Phase, Shutdown};
@@ -337,7 +338,7 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn note(worker: &Worker, ended: Result<(), tokio::task::JoinError>) {
+pub(crate) fn note(worker: &Worker, ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
@@ -356,6 +357,6 @@ async fn connection<T: Transport, S: Service>(
 ) {
     match serve::serve(stream, peer, Rc::clone(&worker), Rc::clone(&watch), Rc::clone(&service)).await {
         End::Closed => {}
-        End::Http2(_stream, _read) => {}
+        End::Http2(stream, read) => h2::serve(stream, read, peer, worker, watch, service).await,
     }
 }

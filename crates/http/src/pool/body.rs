@@ -28,6 +28,8 @@ pub(crate) struct UpstreamBody {
     /// What of the request's body is still to be sent.
     request: Option<OutboundStream>,
     trailers: Option<HeaderMap>,
+    /// The deadline for the next piece runs. It does not while the client takes its time.
+    waiting: bool,
     failed: bool,
 }
 
@@ -49,9 +51,16 @@ impl UpstreamBody {
             give_back(exchange, home, keep, request.as_ref());
             return if bytes.is_empty() { Body::Empty } else { Body::Full(bytes) };
         }
-        exchange.deadline.set(exchange.settings.between_bytes);
         let connection = Some(Box::new((exchange, home)));
-        Body::Stream(Box::new(Self { connection, rest, keep, request, trailers: None, failed: false }))
+        Body::Stream(Box::new(Self {
+            connection,
+            rest,
+            keep,
+            request,
+            trailers: None,
+            waiting: false,
+            failed: false,
+        }))
     }
 
     fn end(&mut self) {
@@ -136,9 +145,13 @@ impl BodyStream for UpstreamBody {
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Ok(0)) => return self.fail(BodyError::Closed),
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(_)) => self.waiting = false,
                 Poll::Ready(Err(error)) => return self.fail(error.into()),
                 Poll::Pending => {
+                    if !self.waiting {
+                        self.waiting = true;
+                        exchange.deadline.set(exchange.settings.between_bytes);
+                    }
                     if exchange.deadline.poll(cx).is_pending() {
                         return Poll::Pending;
                     }

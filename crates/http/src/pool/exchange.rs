@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use http::header::{EXPECT, HOST};
@@ -336,7 +336,5 @@ fn wrong_length() -> ClientError {
 /// Reads more of a response's body into the exchange's buffer.
 pub(crate) fn poll_read(exchange: &mut Exchange, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     exchange.input.reserve(READ_BYTES);
-    let count = ready!(poll_read_buf(Pin::new(&mut exchange.io), cx, &mut exchange.input))?;
-    exchange.deadline.set(exchange.settings.between_bytes);
-    Poll::Ready(Ok(count))
+    poll_read_buf(Pin::new(&mut exchange.io), cx, &mut exchange.input)
 }

@@ -22,6 +22,7 @@ pub use crate::client::Upstream;
 use crate::h1::answer::Malformed;
 use crate::{BodyError, Request, Response};
 use exchange::{Exchange, Outbound};
+pub(crate) use io::Deadline;
 use io::UpstreamIo;
 
 /// Bounds of a pool, each for one upstream and one worker.
