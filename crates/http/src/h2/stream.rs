@@ -309,11 +309,9 @@ impl BodyStream for StreamBody {
                     Poll::Pending => return Poll::Pending,
                 },
                 Poll::Pending => {
-                    let deadline = self.deadline.get_or_insert_with(|| Deadline::new(patience));
-                    ready!(deadline.poll(cx));
-                    return Poll::Ready(Some(Err(BodyError::TimedOut {
-                        seconds: patience.as_secs() as u32,
-                    })));
+                    ready!(self.patience.poll_lost(cx));
+                    let seconds = self.worker.settings.timeouts.body.as_secs() as u32;
+                    return Poll::Ready(Some(Err(BodyError::TimedOut { seconds })));
                 }
             }
         }
