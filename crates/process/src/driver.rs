@@ -10,7 +10,7 @@ use std::time::Instant;
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::AbortHandle;
 
 use crate::account::{Account, AccountError};
 use crate::adopt::{Found, Record, Records};
@@ -128,7 +128,6 @@ enum Command {
 pub struct Supervisor {
     commands: mpsc::Sender<Command>,
     states: watch::Receiver<BTreeMap<String, State>>,
-    task: JoinHandle<()>,
 }
 
 impl Supervisor {
@@ -140,8 +139,8 @@ impl Supervisor {
         let mut driver = Driver::new(setup, tell, publish)?;
         driver.adopt()?;
         driver.publish();
-        let task = tokio::task::spawn_local(driver.run(inbox, told));
-        Ok(Self { commands, states, task })
+        tokio::task::spawn_local(driver.run(inbox, told));
+        Ok(Self { commands, states })
     }
 
     /// Opens listening sockets that are not open yet.
@@ -185,10 +184,10 @@ impl Supervisor {
     }
 
     /// Ends the supervisor and leaves its children running; the next one adopts them.
-    pub async fn leave(self) {
-        // An error of either kind means that it has ended already.
+    pub async fn leave(&self) {
+        // An error means that it has ended already.
         let _ = self.commands.send(Command::Leave).await;
-        let _ = self.task.await;
+        self.commands.closed().await;
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
@@ -632,8 +631,12 @@ impl Driver {
                 Action::Report(report) => self.report(name, &report),
                 Action::Probe { generation } => {
                     let tell = self.tell.clone();
+                    let others = self.children.get(name).is_some_and(|child| {
+                        child.machine.generations().iter().any(|g| matches!(g.phase, Phase::Ready { .. }))
+                    });
                     self.with(name, generation, |running, spec| {
-                        running.probe(name, generation, spec.ready.clone(), tell);
+                        let is_shared = others && !spec.sockets.is_empty();
+                        running.probe(name, generation, spec.ready.clone(), is_shared, tell);
                     });
                 }
                 Action::AskToStop { generation } => {

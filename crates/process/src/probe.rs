@@ -38,10 +38,10 @@ pub enum NotReady {
     Answer(String),
 }
 
-/// Asks until the child is ready. Abort the task to give up.
-pub async fn until_ready(probe: &Probe) {
+/// Asks until the child with the main process `pid` is ready. Abort the task to give up.
+pub async fn until_ready(probe: &Probe, pid: i32) {
     let mut pause = FIRST_PAUSE;
-    while let Err(reason) = ask(probe).await {
+    while let Err(reason) = ask(probe, pid).await {
         tracing::trace!(?probe, %reason, "not ready yet");
         tokio::time::sleep(pause).await;
         pause = (pause * 3 / 2).min(LONGEST_PAUSE);
@@ -49,16 +49,25 @@ pub async fn until_ready(probe: &Probe) {
 }
 
 /// Asks once.
-pub async fn ask(probe: &Probe) -> Result<(), NotReady> {
-    tokio::time::timeout(ANSWER_WITHIN, ask_without_limit(probe)).await.unwrap_or(Err(NotReady::TooSlow))
+pub async fn ask(probe: &Probe, pid: i32) -> Result<(), NotReady> {
+    tokio::time::timeout(ANSWER_WITHIN, ask_without_limit(probe, pid)).await.unwrap_or(Err(NotReady::TooSlow))
 }
 
-async fn ask_without_limit(probe: &Probe) -> Result<(), NotReady> {
+async fn ask_without_limit(probe: &Probe, pid: i32) -> Result<(), NotReady> {
     match probe {
         Probe::Started => Ok(()),
         Probe::UnixConnect { path } => Ok(UnixStream::connect(path).await.map(drop)?),
         Probe::TcpConnect { port } => Ok(connect(*port).await.map(drop)?),
         Probe::UnixHttp { socket, path } => http(UnixStream::connect(socket).await?, path).await,
+        Probe::OwnHttp { socket, path } => {
+            let stream = UnixStream::connect(socket).await?;
+            // The process that began to listen on the socket.
+            let listener = stream.peer_cred()?.pid();
+            if listener != Some(pid) {
+                return Err(NotReady::Answer("through another process".to_owned()));
+            }
+            http(stream, path).await
+        }
         Probe::TcpHttp { port, path } => http(connect(*port).await?, path).await,
         Probe::FastCgiPing { socket, path } => fast_cgi(socket, path).await,
         Probe::MysqlGreeting { socket } => mysql(socket).await,
@@ -162,12 +171,12 @@ mod tests {
     async fn an_http_server_is_ready_when_it_answers_well() {
         let path = "/health".to_owned();
         let port = http_server(b"HTTP/1.1 204 No Content\r\n\r\n").await;
-        ask(&Probe::TcpHttp { port, path: path.clone() }).await.unwrap();
+        ask(&Probe::TcpHttp { port, path: path.clone() }, 0).await.unwrap();
         let port = http_server(b"HTTP/1.1 503 Busy\r\n\r\n").await;
-        let error = ask(&Probe::TcpHttp { port, path: path.clone() }).await.unwrap_err();
+        let error = ask(&Probe::TcpHttp { port, path: path.clone() }, 0).await.unwrap_err();
         assert_eq!(error.to_string(), "it answers /health with status 503");
         let port = http_server(b"SSH-2.0-OpenSSH_9").await;
-        assert!(matches!(ask(&Probe::TcpHttp { port, path }).await, Err(NotReady::Answer(_))));
+        assert!(matches!(ask(&Probe::TcpHttp { port, path }, 0).await, Err(NotReady::Answer(_))));
     }
 
     #[tokio::test]
@@ -181,8 +190,26 @@ mod tests {
             }
         });
         let probe = Probe::MysqlGreeting { socket };
-        ask(&probe).await.unwrap();
-        assert!(ask(&probe).await.is_err());
+        ask(&probe, 0).await.unwrap();
+        assert!(ask(&probe, 0).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_answer_of_an_older_generation_does_not_make_the_newer_one_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("admin.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                // The first one asking hangs up as soon as it sees who listens.
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+            }
+        });
+        let probe = Probe::OwnHttp { socket, path: "/health".into() };
+        let this = std::process::id().cast_signed();
+        assert!(ask(&probe, this + 1).await.is_err());
+        ask(&probe, this).await.unwrap();
     }
 
     #[tokio::test]
@@ -200,6 +227,6 @@ mod tests {
             stream.write_all(body).await.unwrap();
             stream.write_all(&[1, 3, 0, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
         });
-        ask(&Probe::FastCgiPing { socket, path: "/ping".into() }).await.unwrap();
+        ask(&Probe::FastCgiPing { socket, path: "/ping".into() }, 0).await.unwrap();
     }
 }

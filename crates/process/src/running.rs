@@ -18,6 +18,9 @@ use crate::{Probe, Signal, probe};
 /// How often a generation that is ending is looked at.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
+/// A new generation whose probe the old one may answer has to live this long before it takes over.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
+
 /// What happened to which child.
 pub(crate) type Told = (String, Event);
 
@@ -71,13 +74,26 @@ impl Running {
     }
 
     /// Tells when it is ready.
-    pub(crate) fn probe(&mut self, name: &str, generation: u64, probe: Probe, tell: mpsc::Sender<Told>) {
+    ///
+    /// `is_shared` says that an older generation answers on the same sockets, so that the probe may reach either. Then the
+    /// new one has to live for [`SETTLED_AFTER`] besides: programs that cannot run as they are told end sooner.
+    pub(crate) fn probe(
+        &mut self,
+        name: &str,
+        generation: u64,
+        probe: Probe,
+        is_shared: bool,
+        tell: mpsc::Sender<Told>,
+    ) {
         let name = name.to_owned();
         let pid = self.identity.pid;
         let task = tokio::spawn(async move {
+            if is_shared && !matches!(probe, Probe::OwnHttp { .. }) {
+                tokio::time::sleep(SETTLED_AFTER).await;
+            }
             match probe {
                 Probe::Started => until_started(pid).await,
-                other => probe::until_ready(&other).await,
+                other => probe::until_ready(&other, pid).await,
             }
             let _ = tell.send((name, Event::Ready { generation })).await;
         });

@@ -126,6 +126,14 @@ pub enum Probe {
         /// The path asked for.
         path: String,
     },
+    /// Likewise, but only the child's own main process counts: of two generations that serve one path in turn, the
+    /// older one's answer says nothing about the newer. For our own roles.
+    OwnHttp {
+        /// The socket, which the child binds itself.
+        socket: PathBuf,
+        /// The path asked for.
+        path: String,
+    },
     /// When GET of the path on 127.0.0.1 is answered with 200-399.
     TcpHttp {
         /// The port.
