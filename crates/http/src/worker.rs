@@ -19,7 +19,7 @@ use crate::Service;
 use crate::h1::serve::{self, End};
 use crate::h2;
 use crate::metrics::EngineMetrics;
-use crate::settings::Settings;
+use crate::settings::{Settings, TICK};
 use crate::shutdown::{Phase, Shutdown};
 use crate::transport::Transport;
 use crate::watch::{Watch, Watches};
@@ -273,14 +273,6 @@ async fn accept<S: Service>(
     let most = worker.settings.limits.connections.max(1);
     let mut turn = 0;
     loop {
-        if tasks.len() >= most {
-            worker.metrics.accept_paused.inc();
-            worker.watches.evict_idle();
-            if let Some(ended) = tasks.join_next().await {
-                note(worker, ended);
-            }
-            continue;
-        }
         let accepted = poll_fn(|cx| {
             while let Poll::Ready(Some(ended)) = tasks.poll_join_next(cx) {
                 note(worker, ended);
@@ -296,6 +288,9 @@ async fn accept<S: Service>(
         .await;
         match accepted {
             Ok(accepted) => {
+                if tasks.len() >= most {
+                    make_room(worker, tasks, most).await;
+                }
                 worker.metrics.accepted.inc();
                 worker.metrics.open.add(1);
                 let open = Open(worker.metrics.clone());
@@ -320,6 +315,18 @@ async fn accept<S: Service>(
                     tokio::time::sleep(ACCEPT_BACK_OFF).await;
                 }
             }
+        }
+    }
+}
+
+/// Waits until there is room for one more connection, asking idle ones to leave. Meanwhile new ones wait in the
+/// socket's queue.
+async fn make_room(worker: &Worker, tasks: &mut JoinSet<()>, most: usize) {
+    worker.metrics.accept_paused.inc();
+    while tasks.len() >= most {
+        worker.watches.evict_idle();
+        if let Ok(Some(ended)) = tokio::time::timeout(TICK, tasks.join_next()).await {
+            note(worker, ended);
         }
     }
 }

@@ -79,6 +79,9 @@ pub fn parse(head: &[u8], limits: &Limits) -> Result<RequestHead, Rejection> {
     let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Rejection::bad("malformed method"))?;
 
+    if request.headers.iter().any(|field| is_disguised_encoding(field, head)) {
+        return Err(framing_rejection(fields::FramingError::BadEncoding));
+    }
     let block = Bytes::copy_from_slice(head);
     let mut headers =
         fields::to_map(request.headers, head, &block).ok_or(Rejection::bad("malformed header field"))?;
@@ -125,11 +128,31 @@ fn rejection(error: httparse::Error, head: &[u8]) -> Rejection {
     }
 }
 
-/// Whether the request line ends with a version of HTTP, if not one of ours.
+/// Whether a Transfer-Encoding has white space around its value beyond the one space that everyone writes. It is
+/// allowed, and has been used to hide the field from one of two servers.
+fn is_disguised_encoding(field: &httparse::Header<'_>, head: &[u8]) -> bool {
+    if !field.name.eq_ignore_ascii_case("transfer-encoding") {
+        return false;
+    }
+    if field.value.is_empty() {
+        return true;
+    }
+    let start = field.value.as_ptr() as usize - head.as_ptr() as usize;
+    let before = &head[..start];
+    let after = &head[start + field.value.len()..];
+    !(before.ends_with(b":") || before.ends_with(b": ")) || !after.starts_with(b"\r\n")
+}
+
+/// Whether the request line ends with a version of HTTP that is not ours, and is well formed otherwise.
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let last = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    matches!(last, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+    let mut words = line.split(|byte| *byte == b' ');
+    let (Some(_), Some(_), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
+    else {
+        return false;
+    };
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+        if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 /// Parses the target in the one form that its method allows (RFC 9112, 3.2).

@@ -1,0 +1,340 @@
+//! A running server with one service for all stories, and a client that sends exactly the bytes it is told.
+#![allow(dead_code, reason = "each story uses a part of it")]
+
+use std::fs::File;
+use std::future::poll_fn;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use mainstay_http::metrics::{EngineMetrics, Registry};
+use mainstay_http::{
+    Body, BodyError, BodyStream, FileRange, Listener, Request, Response, Server, Service, Settings, Shutdown,
+    read_all,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// Nothing in these stories takes longer.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct Running {
+    pub address: SocketAddr,
+    pub registry: Registry,
+    pub shutdown: Shutdown,
+    server: Option<Server>,
+    pub folder: tempfile::TempDir,
+}
+
+/// Bytes of the file behind `/file`.
+pub const FILE_BYTES: usize = 3_000_000;
+
+pub fn file_byte(at: usize) -> u8 {
+    (at % 251) as u8
+}
+
+impl Running {
+    pub fn new() -> Self {
+        Self::with(Settings::default())
+    }
+
+    pub fn with(settings: Settings) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, (0..FILE_BYTES).map(file_byte).collect::<Vec<_>>()).unwrap();
+        let (registry, shutdown) = (Registry::default(), Shutdown::new());
+        let metrics = EngineMetrics::new(&registry);
+        let listeners = vec![vec![Listener::Tcp(listener)]];
+        let service = move |_| Stories { file: Rc::new(File::open(&file).unwrap()) };
+        let server = Server::start(listeners, &settings, &metrics, &shutdown, service).unwrap();
+        Self { address, registry, shutdown, server: Some(server), folder }
+    }
+
+    pub fn connect(&self) -> Wire {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Wire { stream, read: Vec::new() }
+    }
+
+    /// Sends bytes on a new connection and reads until the server closes it.
+    pub fn exchange(&self, bytes: impl AsRef<[u8]>) -> String {
+        let mut wire = self.connect();
+        wire.send(bytes);
+        wire.rest()
+    }
+
+    /// Waits for the server to end by itself.
+    pub fn join(&mut self) {
+        self.server.take().unwrap().join().unwrap();
+    }
+
+    pub fn metric(&self, name: &str) -> String {
+        let text = self.registry.render();
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.rsplit(' ').next()).unwrap_or_default().to_owned()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shutdown.end();
+        if let Some(server) = self.server.take() {
+            server.join().unwrap();
+        }
+    }
+}
+
+/// Waits until something holds.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub struct Wire {
+    pub stream: TcpStream,
+    read: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.head
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_once(": "))
+            .find(|(key, _)| *key == name)
+            .map(|(_, v)| v)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+impl Wire {
+    /// The server may have closed already; then what it answered tells more than the failure to write.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref());
+    }
+
+    /// All that comes until the connection ends.
+    pub fn rest(&mut self) -> String {
+        while self.more() {}
+        String::from_utf8_lossy(&std::mem::take(&mut self.read)).into_owned()
+    }
+
+    fn more(&mut self) -> bool {
+        let mut buffer = [0; 64 * 1024];
+        match self.stream.read(&mut buffer) {
+            Ok(count) => {
+                self.read.extend_from_slice(&buffer[..count]);
+                count > 0
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+            Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&self.read)),
+        }
+    }
+
+    pub fn is_closed(&mut self) -> bool {
+        self.read.is_empty() && !self.more()
+    }
+
+    /// Reads up to and with this text.
+    pub fn until(&mut self, text: &str) -> String {
+        loop {
+            if let Some(at) = self.read.windows(text.len()).position(|window| window == text.as_bytes()) {
+                let rest = self.read.split_off(at + text.len());
+                return String::from_utf8_lossy(&std::mem::replace(&mut self.read, rest)).into_owned();
+            }
+            assert!(self.more(), "closed after {:?}", String::from_utf8_lossy(&self.read));
+        }
+    }
+
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.read.len() < count {
+            assert!(self.more(), "closed after {} bytes of {count}", self.read.len());
+        }
+        let rest = self.read.split_off(count);
+        std::mem::replace(&mut self.read, rest)
+    }
+
+    /// Reads one response with a length, or in chunks.
+    pub fn answer(&mut self) -> Answer {
+        let head = self.until("\r\n\r\n");
+        let status = head[9..12].parse().unwrap();
+        let mut answer = Answer { status, head, body: Vec::new() };
+        if let Some(length) = answer.field("content-length") {
+            answer.body = self.take(length.parse().unwrap());
+        } else if answer.field("transfer-encoding") == Some("chunked") {
+            loop {
+                let line = self.until("\r\n");
+                let size = usize::from_str_radix(line.trim(), 16).unwrap();
+                if size == 0 {
+                    while self.until("\r\n") != "\r\n" {}
+                    break;
+                }
+                answer.body.extend(self.take(size));
+                assert_eq!(self.take(2), b"\r\n");
+            }
+        }
+        answer
+    }
+
+    pub fn get(&mut self, path: &str) -> Answer {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        self.answer()
+    }
+}
+
+struct Stories {
+    file: Rc<File>,
+}
+
+impl Service for Stories {
+    async fn call(self: Rc<Self>, request: Request) -> Response {
+        let mut response = Response::default();
+        match request.uri.path() {
+            "/echo" => *response.body_mut() = request.body,
+            "/read" => match read_all(request.body, 1 << 30).await {
+                Ok(bytes) => *response.body_mut() = text(bytes.len().to_string()),
+                Err(error) => {
+                    *response.status_mut() = error.status();
+                    *response.body_mut() = text(error.to_string());
+                }
+            },
+            "/fields" => *response.body_mut() = text(fields(&request)),
+            "/file" => *response.body_mut() = self.file(0, FILE_BYTES as u64),
+            "/small-file" => *response.body_mut() = self.file(10, 1000),
+            "/shrunk" => *response.body_mut() = self.file(0, FILE_BYTES as u64 + 1),
+            "/stream" => *response.body_mut() = Body::Stream(Box::new(Counting { left: 3, length: None })),
+            "/told-stream" => {
+                *response.body_mut() = Body::Stream(Box::new(Counting { left: 3, length: Some(6) }))
+            }
+            "/short-stream" => {
+                *response.body_mut() = Body::Stream(Box::new(Counting { left: 3, length: Some(7) }))
+            }
+            "/long-stream" => {
+                *response.body_mut() = Body::Stream(Box::new(Counting { left: 3, length: Some(5) }))
+            }
+            "/endless" => *response.body_mut() = Body::Stream(Box::new(Endless)),
+            "/never" => std::future::pending().await,
+            "/later" => {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                *response.body_mut() = text("later".into());
+            }
+            "/panic" => panic!("a bug in a service"),
+            "/empty" => *response.status_mut() = StatusCode::NO_CONTENT,
+            "/not-modified" => {
+                *response.status_mut() = StatusCode::NOT_MODIFIED;
+                response.headers_mut().insert("etag", HeaderValue::from_static("\"x\""));
+            }
+            "/upgrade" if request.upgrade.is_some() => {
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                *response.body_mut() = Body::Upgrade(Box::new(|mut io| {
+                    Box::pin(async move {
+                        let mut buffer = [0; 1024];
+                        while let Ok(count @ 1..) = io.read(&mut buffer).await {
+                            let shouted = buffer[..count].to_ascii_uppercase();
+                            if io.write_all(&shouted).await.is_err() {
+                                break;
+                            }
+                        }
+                    })
+                }));
+            }
+            _ => *response.body_mut() = text(format!("{} {}", request.method, request.uri.path())),
+        }
+        response
+    }
+}
+
+impl Stories {
+    fn file(&self, offset: u64, length: u64) -> Body {
+        Body::File(FileRange { file: Rc::clone(&self.file), offset, length })
+    }
+}
+
+fn text(text: String) -> Body {
+    Body::Full(Bytes::from(text))
+}
+
+fn fields(request: &Request) -> String {
+    let mut lines = format!("host={:?} upgrade={}\n", request.host, request.upgrade.is_some());
+    for (name, value) in &request.headers {
+        lines += &format!("{name}={}\n", value.to_str().unwrap_or("?"));
+    }
+    lines
+}
+
+/// `a0`, `a1`, ... and a trailer.
+struct Counting {
+    left: usize,
+    length: Option<u64>,
+}
+
+impl BodyStream for Counting {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        // A stream that is not always ready.
+        if self.left % 2 == 0 && self.length.is_none() {
+            self.left = self.left * 10 + 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.left > 10 {
+            self.left /= 10;
+        }
+        self.left -= 1;
+        Poll::Ready(Some(Ok(Bytes::from(format!("a{}", self.left)))))
+    }
+
+    fn trailers(&mut self) -> Option<HeaderMap> {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", HeaderValue::from_static("3"));
+        trailers.insert("content-length", HeaderValue::from_static("3"));
+        Some(trailers)
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        self.length
+    }
+}
+
+struct Endless;
+
+impl BodyStream for Endless {
+    fn poll_data(&mut self, _cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        Poll::Ready(Some(Ok(Bytes::from_static(&[b'x'; 16 * 1024]))))
+    }
+}
+
+/// Reads a stream to its end.
+pub async fn collect(body: Body) -> Result<Vec<u8>, BodyError> {
+    match body {
+        Body::Stream(mut stream) => {
+            let mut all = Vec::new();
+            while let Some(piece) = poll_fn(|cx| stream.poll_data(cx)).await {
+                all.extend_from_slice(&piece?);
+            }
+            Ok(all)
+        }
+        body => read_all(body, u64::MAX).await.map(|bytes| bytes.to_vec()),
+    }
+}
