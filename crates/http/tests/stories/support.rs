@@ -1,5 +1,4 @@
 //! A running server with one service for all stories, and a client that sends exactly the bytes it is told.
-#![allow(dead_code, reason = "each story uses a part of it")]
 
 use std::fs::File;
 use std::future::poll_fn;
@@ -19,29 +18,29 @@ use mainstay_http::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Nothing in these stories takes longer.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-pub struct Running {
-    pub address: SocketAddr,
-    pub registry: Registry,
-    pub shutdown: Shutdown,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) registry: Registry,
+    pub(crate) shutdown: Shutdown,
     server: Option<Server>,
-    pub folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
 }
 
 /// Bytes of the file behind `/file`.
-pub const FILE_BYTES: usize = 3_000_000;
+pub(crate) const FILE_BYTES: usize = 3_000_000;
 
-pub fn file_byte(at: usize) -> u8 {
+pub(crate) fn file_byte(at: usize) -> u8 {
     (at % 251) as u8
 }
 
 impl Running {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Settings::default())
     }
 
-    pub fn with(settings: Settings) -> Self {
+    pub(crate) fn with(settings: Settings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -52,10 +51,10 @@ impl Running {
         let listeners = vec![vec![Listener::Tcp(listener)]];
         let service = move |_| Stories { file: Rc::new(File::open(&file).unwrap()) };
         let server = Server::start(listeners, &settings, &metrics, &shutdown, service).unwrap();
-        Self { address, registry, shutdown, server: Some(server), folder }
+        Self { address, registry, shutdown, server: Some(server), _folder: folder }
     }
 
-    pub fn connect(&self) -> Wire {
+    pub(crate) fn connect(&self) -> Wire {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -63,18 +62,18 @@ impl Running {
     }
 
     /// Sends bytes on a new connection and reads until the server closes it.
-    pub fn exchange(&self, bytes: impl AsRef<[u8]>) -> String {
+    pub(crate) fn exchange(&self, bytes: impl AsRef<[u8]>) -> String {
         let mut wire = self.connect();
         wire.send(bytes);
         wire.rest()
     }
 
     /// Waits for the server to end by itself.
-    pub fn join(&mut self) {
+    pub(crate) fn join(&mut self) {
         self.server.take().unwrap().join().unwrap();
     }
 
-    pub fn metric(&self, name: &str) -> String {
+    pub(crate) fn metric(&self, name: &str) -> String {
         let text = self.registry.render();
         let line = text.lines().find(|line| line.starts_with(name));
         line.and_then(|line| line.rsplit(' ').next()).unwrap_or_default().to_owned()
@@ -91,7 +90,7 @@ impl Drop for Running {
 }
 
 /// Waits until something holds.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "never happened: {what}");
@@ -99,20 +98,20 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-pub struct Wire {
-    pub stream: TcpStream,
+pub(crate) struct Wire {
+    pub(crate) stream: TcpStream,
     read: Vec<u8>,
 }
 
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.head
             .lines()
             .skip(1)
@@ -121,19 +120,19 @@ impl Answer {
             .map(|(_, v)| v)
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
 impl Wire {
     /// The server may have closed already; then what it answered tells more than the failure to write.
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
     /// All that comes until the connection ends.
-    pub fn rest(&mut self) -> String {
+    pub(crate) fn rest(&mut self) -> String {
         while self.more() {}
         String::from_utf8_lossy(&std::mem::take(&mut self.read)).into_owned()
     }
@@ -150,12 +149,12 @@ impl Wire {
         }
     }
 
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         self.read.is_empty() && !self.more()
     }
 
     /// Reads up to and with this text.
-    pub fn until(&mut self, text: &str) -> String {
+    pub(crate) fn until(&mut self, text: &str) -> String {
         loop {
             if let Some(at) = self.read.windows(text.len()).position(|window| window == text.as_bytes()) {
                 let rest = self.read.split_off(at + text.len());
@@ -165,7 +164,7 @@ impl Wire {
         }
     }
 
-    pub fn take(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) fn take(&mut self, count: usize) -> Vec<u8> {
         while self.read.len() < count {
             assert!(self.more(), "closed after {} bytes of {count}", self.read.len());
         }
@@ -174,7 +173,7 @@ impl Wire {
     }
 
     /// Reads one response with a length, or in chunks.
-    pub fn answer(&mut self) -> Answer {
+    pub(crate) fn answer(&mut self) -> Answer {
         let head = self.until("\r\n\r\n");
         let status = head[9..12].parse().unwrap();
         let mut answer = Answer { status, head, body: Vec::new() };
@@ -195,7 +194,7 @@ impl Wire {
         answer
     }
 
-    pub fn get(&mut self, path: &str) -> Answer {
+    pub(crate) fn get(&mut self, path: &str) -> Answer {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         self.answer()
     }
@@ -326,7 +325,7 @@ impl BodyStream for Endless {
 }
 
 /// Reads a stream to its end.
-pub async fn collect(body: Body) -> Result<Vec<u8>, BodyError> {
+pub(crate) async fn collect(body: Body) -> Result<Vec<u8>, BodyError> {
     match body {
         Body::Stream(mut stream) => {
             let mut all = Vec::new();

@@ -1,13 +1,11 @@
 //! HTTP/1.1 as clients see it, over real sockets.
 
-mod support;
-
 use std::io::Write as _;
 use std::net::Shutdown as Half;
 use std::time::{Duration, Instant};
 
+use crate::support::{FILE_BYTES, Running, eventually, file_byte};
 use mainstay_http::Settings;
-use support::{FILE_BYTES, Running, eventually, file_byte};
 
 #[test]
 fn a_connection_answers_request_after_request() {
@@ -27,8 +25,8 @@ fn a_connection_answers_request_after_request() {
 fn pipelined_requests_are_answered_in_order() {
     let server = Running::new();
     let mut wire = server.connect();
-    let requests: String = (0..50).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
-    wire.send(requests);
+    let requests: Vec<String> = (0..50).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    wire.send(requests.concat());
     for n in 0..50 {
         assert_eq!(wire.answer().text(), format!("GET /{n}"));
     }

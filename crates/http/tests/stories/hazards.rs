@@ -1,9 +1,7 @@
 //! Requests that two servers could read in two ways. Each is refused, and the connection with it: what follows on the
 //! same connection is never taken for a request.
 
-mod support;
-
-use support::Running;
+use crate::support::Running;
 
 /// What an attacker hopes to have read as a second request.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";

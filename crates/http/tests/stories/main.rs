@@ -1,0 +1,10 @@
+//! The engine as its peers see it: everything here goes through real sockets.
+
+#![allow(clippy::unwrap_used, reason = "a story that cannot go on fails")]
+
+mod admin;
+mod h1;
+mod h2;
+mod hazards;
+mod pool;
+mod support;
