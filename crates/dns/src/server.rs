@@ -28,12 +28,12 @@ use crate::tcp::Connections;
 use crate::zone::{ZoneError, Zones};
 use crate::{tcp, udp};
 
-/// Time for connections to end once the role is asked to stop.
-const DRAIN: Duration = Duration::from_secs(5);
+/// Time for connections to end once the role is asked to stop; less than the agent waits before it kills.
+const DRAIN: Duration = Duration::from_secs(4);
 /// Mode of the admin socket: the role's own user and group, and root.
 const ADMIN_MODE: u32 = 0o660;
 
-/// What the role is to do, as the agent writes it.
+/// What the role is to do, as the agent writes it. Other fields in the file are not for this role.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     /// The role's part of the server's plan.
