@@ -247,7 +247,7 @@ fn hasty() -> Settings {
 
 #[test]
 fn slow_clients_are_not_waited_for() {
-    let server = Running::with(hasty());
+    let server = Running::with(&hasty());
     let mut slow_head = server.connect();
     slow_head.send("GET / HTTP/1.1\r\nHo");
     assert!(slow_head.rest().starts_with("HTTP/1.1 408 "));
@@ -264,7 +264,7 @@ fn slow_clients_are_not_waited_for() {
 
 #[test]
 fn a_client_that_takes_nothing_is_cut_off() {
-    let server = Running::with(hasty());
+    let server = Running::with(&hasty());
     let mut wire = server.connect();
     wire.send("GET /endless HTTP/1.1\r\nHost: a\r\n\r\n");
     let name = "http_protocol_errors_total{reason=\"response not taken\"}";
@@ -276,7 +276,7 @@ fn a_client_that_takes_nothing_is_cut_off() {
 fn a_body_over_the_limit_is_refused() {
     let mut settings = Settings::default();
     settings.limits.body_bytes = 10;
-    let server = Running::with(settings);
+    let server = Running::with(&settings);
     let told = server.exchange("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\nhello world");
     assert!(told.starts_with("HTTP/1.1 413 "), "{told}");
     let chunks = "POST /read HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello \r\n5\r\nworld\r\n0\r\n\r\n";
@@ -286,7 +286,7 @@ fn a_body_over_the_limit_is_refused() {
 
 #[test]
 fn draining_finishes_what_is_in_flight_and_refuses_no_one() {
-    let mut server = Running::with(Settings { timeouts: hasty().timeouts, ..Settings::default() });
+    let mut server = Running::with(&Settings { timeouts: hasty().timeouts, ..Settings::default() });
     let mut busy = server.connect();
     busy.send("GET /later HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("it is in flight", || server.metric("http_engine_requests_in_flight ") == "1");
@@ -305,7 +305,7 @@ fn draining_finishes_what_is_in_flight_and_refuses_no_one() {
 
 #[test]
 fn draining_has_an_end() {
-    let mut server = Running::with(hasty());
+    let mut server = Running::with(&hasty());
     let mut stuck = server.connect();
     stuck.send("GET /never HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("it is in flight", || server.metric("http_engine_requests_in_flight ") == "1");
@@ -320,7 +320,7 @@ fn draining_has_an_end() {
 fn at_the_connection_limit_an_idle_connection_makes_room() {
     let mut settings = Settings::default();
     settings.limits.connections = 2;
-    let server = Running::with(settings);
+    let server = Running::with(&settings);
     let mut busy = server.connect();
     busy.send("GET /never HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut idle = server.connect();

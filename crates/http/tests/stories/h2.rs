@@ -163,7 +163,7 @@ fn a_request_that_is_taken_back_ends_the_work_for_it() {
 fn draining_says_goaway_and_finishes() {
     let mut settings = Settings::default();
     settings.timeouts.drain_idle = Duration::from_millis(100);
-    let mut server = Running::with(settings);
+    let mut server = Running::with(&settings);
     run(async {
         let mut client = connect(&server).await;
         let (response, _) = client.send_request(get("/later"), true).unwrap();
@@ -266,7 +266,7 @@ fn an_idle_connection_is_closed() {
     let mut settings = Settings::default();
     settings.timeouts.idle = Duration::from_millis(200);
     settings.timeouts.drain_idle = Duration::from_millis(100);
-    let server = Running::with(settings);
+    let server = Running::with(&settings);
     let mut wire = server.connect();
     wire.send([PREFACE, SETTINGS].concat());
     wire.rest();
@@ -277,7 +277,7 @@ fn an_idle_connection_is_closed() {
 fn a_client_that_opens_no_window_is_given_up() {
     let mut settings = Settings::default();
     settings.timeouts.write = Duration::from_millis(300);
-    let server = Running::with(settings);
+    let server = Running::with(&settings);
     run(async {
         let mut client = connect(&server).await;
         let (response, _) = client.send_request(get("/endless"), true).unwrap();

@@ -37,10 +37,10 @@ pub(crate) fn file_byte(at: usize) -> u8 {
 
 impl Running {
     pub(crate) fn new() -> Self {
-        Self::with(Settings::default())
+        Self::with(&Settings::default())
     }
 
-    pub(crate) fn with(settings: Settings) -> Self {
+    pub(crate) fn with(settings: &Settings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -50,7 +50,7 @@ impl Running {
         let metrics = EngineMetrics::new(&registry);
         let listeners = vec![vec![Listener::Tcp(listener)]];
         let service = move |_| Stories { file: Rc::new(File::open(&file).unwrap()) };
-        let server = Server::start(listeners, &settings, &metrics, &shutdown, service).unwrap();
+        let server = Server::start(listeners, settings, &metrics, &shutdown, service).unwrap();
         Self { address, registry, shutdown, server: Some(server), _folder: folder }
     }
 
@@ -138,7 +138,7 @@ impl Wire {
     }
 
     fn more(&mut self) -> bool {
-        let mut buffer = [0; 64 * 1024];
+        let mut buffer = [0; 16 * 1024];
         match self.stream.read(&mut buffer) {
             Ok(count) => {
                 self.read.extend_from_slice(&buffer[..count]);
@@ -222,13 +222,13 @@ impl Service for Stories {
             "/shrunk" => *response.body_mut() = self.file(0, FILE_BYTES as u64 + 1),
             "/stream" => *response.body_mut() = Body::Stream(Box::new(Counting { left: 3, length: None })),
             "/told-stream" => {
-                *response.body_mut() = Body::Stream(Box::new(Counting { left: 3, length: Some(6) }))
+                *response.body_mut() = Body::Stream(Box::new(Counting { left: 3, length: Some(6) }));
             }
             "/short-stream" => {
-                *response.body_mut() = Body::Stream(Box::new(Counting { left: 3, length: Some(7) }))
+                *response.body_mut() = Body::Stream(Box::new(Counting { left: 3, length: Some(7) }));
             }
             "/long-stream" => {
-                *response.body_mut() = Body::Stream(Box::new(Counting { left: 3, length: Some(5) }))
+                *response.body_mut() = Body::Stream(Box::new(Counting { left: 3, length: Some(5) }));
             }
             "/endless" => *response.body_mut() = Body::Stream(Box::new(Endless)),
             "/never" => std::future::pending().await,
@@ -275,7 +275,7 @@ fn text(text: String) -> Body {
 fn fields(request: &Request) -> String {
     let mut lines = format!("host={:?} upgrade={}\n", request.host, request.upgrade.is_some());
     for (name, value) in &request.headers {
-        lines += &format!("{name}={}\n", value.to_str().unwrap_or("?"));
+        lines.push_str(&[name.as_str(), "=", value.to_str().unwrap_or("?"), "\n"].concat());
     }
     lines
 }
@@ -292,7 +292,7 @@ impl BodyStream for Counting {
             return Poll::Ready(None);
         }
         // A stream that is not always ready.
-        if self.left % 2 == 0 && self.length.is_none() {
+        if self.left.is_multiple_of(2) && self.length.is_none() {
             self.left = self.left * 10 + 1;
             cx.waker().wake_by_ref();
             return Poll::Pending;
