@@ -286,7 +286,7 @@ fn own_groups(cgroup: &str, mountinfo: &str) -> Vec<Tree> {
         };
         let group = groups.iter().find(|(names, _)| names.split(',').any(|name| name == listed))?.1;
         let mount = mounts.iter().find(|m| m.kind == kind && (option.is_empty() || m.has_option(option)))?;
-        Some(Tree { controller, folder: mount.place(group) })
+        Some(Tree { controller, folder: mount.place(group)? })
     };
     let old: Vec<Tree> = CONTROLLERS.into_iter().filter_map(|name| find(Controller::V1(name))).collect();
     if old.is_empty() { find(Controller::V2).into_iter().collect() } else { old }
@@ -316,10 +316,11 @@ impl<'a> Mount<'a> {
         self.options.split(',').any(|one| one == option)
     }
 
-    /// The folder of a group. In a cgroup namespace both the group and the mount's root may begin with `/..`.
-    fn place(&self, group: &str) -> PathBuf {
-        let below = group.strip_prefix(self.root.trim_end_matches('/')).unwrap_or("");
-        Path::new(self.point).join(below.trim_start_matches('/'))
+    /// The folder of a group; none where the mount shows another part of the tree. In a cgroup namespace a mount from
+    /// outside has a root such as `/../..`, and where this process's own group lies below it cannot be told.
+    fn place(&self, group: &str) -> Option<PathBuf> {
+        let below = group.strip_prefix(self.root.trim_end_matches('/'))?;
+        Some(Path::new(self.point).join(below.trim_start_matches('/')))
     }
 }
 
@@ -423,6 +424,12 @@ mod tests {
             ["/sys/fs/cgroup/pids/a", "/sys/fs/cgroup/memory/b", "/sys/fs/cgroup/cpu,cpuacct/"]
                 .map(PathBuf::from)
         );
+    }
+
+    #[test]
+    fn a_tree_mounted_from_outside_a_cgroup_namespace_is_left_alone() {
+        let mounts = "24 20 0:20 /../.. /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids\n";
+        assert_eq!(own_groups("3:pids:/\n", mounts), []);
     }
 
     #[test]

@@ -457,16 +457,13 @@ impl Driver {
             Account::of(&spec.user).map_err(|source| Error::Account { name: name.clone(), source })?;
         let failed = |source| Error::Log { name: name.clone(), source };
         let kept = self.kept_logs.remove(&log_name(&name)).and_then(LogPipe::from_kept);
-        let pipe = match kept {
-            Some(pipe) => pipe,
-            None => {
-                let pipe = match held_by_child.and_then(LogPipe::from_kept) {
-                    Some(pipe) => pipe,
-                    None => LogPipe::new(account.uid, account.gid).map_err(failed)?,
-                };
-                self.keep(&log_name(&name), pipe.as_fd());
-                pipe
-            }
+        let pipe = if let Some(pipe) = kept {
+            pipe
+        } else {
+            let held = held_by_child.and_then(LogPipe::from_kept).map(Ok);
+            let pipe = held.unwrap_or_else(|| LogPipe::new(account.uid, account.gid)).map_err(failed)?;
+            self.keep(&log_name(&name), pipe.as_fd());
+            pipe
         };
         let words = LastWords::default();
         let source = Source { server: self.server.clone(), role: name.clone() };

@@ -18,7 +18,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// The most that is read of an answer.
 const ANSWER_BYTES: u64 = 64 << 10;
-/// `FCGI_STDOUT`, `FCGI_END_REQUEST` (FastCGI 1.0, section 8).
+/// `FCGI_STDOUT` and `FCGI_END_REQUEST` of the FastCGI specification, section 8.
 const FCGI_STDOUT: u8 = 6;
 const FCGI_END_REQUEST: u8 = 3;
 /// The protocol version in a MySQL greeting; an error packet has 255 in its place.
@@ -203,7 +203,9 @@ mod tests {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 // The first one asking hangs up as soon as it sees who listens.
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+                if stream.read(&mut [0; 1024]).await.is_ok_and(|count| count > 0) {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                }
             }
         });
         let probe = Probe::OwnHttp { socket, path: "/health".into() };

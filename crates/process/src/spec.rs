@@ -50,14 +50,14 @@ pub struct ChildSpec {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SocketSpec {
-    /// TCP with SO_REUSEPORT: `shares` sockets on one address, one per worker of the child.
+    /// TCP with `SO_REUSEPORT`: `shares` sockets on one address, one per worker of the child.
     Tcp {
         /// The address.
         address: std::net::SocketAddr,
         /// How many.
         shares: u16,
     },
-    /// UDP with SO_REUSEPORT, likewise.
+    /// UDP with `SO_REUSEPORT`, likewise.
     Udp {
         /// The address.
         address: std::net::SocketAddr,

@@ -1,5 +1,7 @@
 //! Real children under a real supervisor, which is itself killed and followed by another.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -415,7 +417,7 @@ impl Agent {
         Self(command.spawn().unwrap())
     }
 
-    fn until_ready(&self, folder: &Path, store: Option<&mut FdStore>) -> ChildStatus {
+    fn until_ready(folder: &Path, store: Option<&mut FdStore>) -> ChildStatus {
         let deadline = Instant::now() + PATIENCE;
         let mut store = store;
         loop {
@@ -448,7 +450,7 @@ fn survives(mut store: Option<FdStore>, folder: &Path) {
     let address = free_address();
     std::fs::write(folder.join("address"), address.to_string()).unwrap();
     let agent = Agent::start(folder, store.as_ref());
-    let first = agent.until_ready(folder, store.as_mut());
+    let first = Agent::until_ready(folder, store.as_mut());
     agent.kill();
 
     // Nobody supervises, and visitors notice nothing.
@@ -456,7 +458,7 @@ fn survives(mut store: Option<FdStore>, folder: &Path) {
         assert_eq!(ask(address), first.pid.unwrap().to_string());
     }
     let agent = Agent::start(folder, store.as_ref());
-    let second = agent.until_ready(folder, store.as_mut());
+    let second = Agent::until_ready(folder, store.as_mut());
     assert_eq!((second.pid, second.generation, second.restarts), (first.pid, first.generation, 0));
 
     // The listening socket is the second supervisor's too: it outlives the child, and the next child serves on it.

@@ -70,7 +70,7 @@ impl World {
         let ready_before: Vec<u64> = self.ready();
         let actions = self.machine.handle(event, self.now);
         for action in actions {
-            self.act(action, &ready_before);
+            self.act(&action, &ready_before);
         }
         let starting = self.machine.generations().iter().filter(|g| g.is_starting()).count();
         assert!(starting <= 1, "two generations start at once");
@@ -81,9 +81,9 @@ impl World {
         self.machine.generations().iter().filter(|g| g.is_ready()).map(|g| g.number).collect()
     }
 
-    fn act(&mut self, action: Action, ready_before: &[u64]) {
+    fn act(&mut self, action: &Action, ready_before: &[u64]) {
         let now = self.now;
-        match action {
+        match *action {
             Action::Spawn { generation, order } => {
                 assert_eq!(order, self.machine.target().id);
                 let alone = self.machine.target().replace == Replace::StopFirst;
@@ -232,11 +232,11 @@ fn live_through(seed: u64) {
     let newest = Order { id: world.next_order, ..order(&mut world.dice, 0) };
     world.tell(Event::Start);
     world.tell(Event::Replace(newest.clone()));
-    world.until(Duration::from_secs(60), "ready", |m| {
+    world.until(Duration::from_mins(1), "ready", |m| {
         m.generations().iter().any(|g| g.is_ready() && g.order.id == newest.id)
     });
     world.tell(Event::Stop);
-    world.until(Duration::from_secs(60), "stopped", Machine::is_stopped);
+    world.until(Duration::from_mins(1), "stopped", Machine::is_stopped);
     assert!(world.living.is_empty(), "stopped, and something still lives");
 }
 
