@@ -165,28 +165,28 @@ impl Worker {
 }
 
 /// Counts a request as in flight as long as it lives.
-pub(crate) struct InFlight(EngineMetrics);
+pub(crate) struct InFlight(Rc<Worker>);
 
 impl InFlight {
-    pub(crate) fn new(worker: &Worker) -> Self {
+    pub(crate) fn new(worker: &Rc<Worker>) -> Self {
         worker.metrics.requests.inc();
         worker.metrics.in_flight.add(1);
-        Self(worker.metrics.clone())
+        Self(Rc::clone(worker))
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.add(-1);
+        self.0.metrics.in_flight.add(-1);
     }
 }
 
 /// Counts a connection as open as long as it lives.
-struct Open(EngineMetrics);
+struct Open(Rc<Worker>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.add(-1);
+        self.0.metrics.open.add(-1);
     }
 }
 
@@ -293,7 +293,7 @@ async fn accept<S: Service>(
                 }
                 worker.metrics.accepted.inc();
                 worker.metrics.open.add(1);
-                let open = Open(worker.metrics.clone());
+                let open = Open(Rc::clone(worker));
                 let watch = worker.watches.join();
                 let (worker, service) = (Rc::clone(worker), Rc::clone(service));
                 match accepted {

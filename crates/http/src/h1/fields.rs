@@ -139,13 +139,27 @@ pub fn take_hop_by_hop(headers: &mut HeaderMap) -> Result<Options, ConnectionErr
 
 /// Removes the fields that are known to belong to one connection only.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    for name in [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE]
-    {
+    // Most messages have one of them or none: looking at each field once is cheaper than looking for each name.
+    let present: Vec<HeaderName> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
+    for name in present {
         headers.remove(name);
     }
-    for name in ["keep-alive", "proxy-connection", "http2-settings"] {
-        headers.remove(name);
-    }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
 }
 
 /// Whether a trailer field may be passed on. Fields that frame, route, authenticate or steer caches may not
