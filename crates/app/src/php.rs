@@ -31,13 +31,15 @@ pub(crate) fn child(
         mode: 0o640,
     };
     let (pool, ini) = (run.join("php-fpm.conf"), run.join("php.ini"));
+    // php-fpm takes over sockets named here instead of opening them: its own way to restart without a gap. The
+    // socket is descriptor 3, the first that a child is given. When php-fpm ends it removes the file of that name, which
+    // its successor still needs; so the name is one that leads nowhere.
+    let inherited = run.join("inherited.sock");
     let files = vec![
-        file("php-fpm.conf", configuration(plan, workers, &socket)),
+        file("php-fpm.conf", configuration(plan, workers, &inherited)),
         file("php.ini", php_ini(plan, settings)),
     ];
-    // php-fpm takes over sockets named here instead of opening them: its own way to restart without a gap. The
-    // socket is descriptor 3, the first that a child is given.
-    let env = [("FPM_SOCKETS".to_owned(), format!("{}=3", socket.display()))].into();
+    let env = [("FPM_SOCKETS".to_owned(), format!("{}=3", inherited.display()))].into();
     Ok(ChildSpec {
         name,
         program,
