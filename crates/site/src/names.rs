@@ -127,6 +127,11 @@ impl DomainName {
         &self.0
     }
 
+    /// The one name of a single part that leads somewhere: this very machine (RFC 6761, 6.3).
+    pub fn localhost() -> Self {
+        Self("localhost".to_owned())
+    }
+
     /// Whether this is `zone` itself or lies under it.
     pub fn is_within(&self, zone: &DomainName) -> bool {
         self.0 == zone.0 || self.0.strip_suffix(&zone.0).is_some_and(|front| front.ends_with('.'))
@@ -155,7 +160,7 @@ impl FromStr for DomainName {
             parse_label(label, 63)?;
             labels += 1;
         }
-        if labels < 2 {
+        if labels < 2 && name != "localhost" {
             return Err(NameError::SingleLabel);
         }
         Ok(Self(name))

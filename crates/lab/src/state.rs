@@ -1,0 +1,255 @@
+//! What lies on the real machine's disk for each site, and which processes belong to it.
+//!
+//! ```text
+//! STATE/SITE/
+//!   site.toml      the file as it was last brought up
+//!   lab.json       the hosts' first processes and the ports on 127.0.0.1
+//!   lock           held by whoever changes the site
+//!   bin/DIGEST/    the binary that the hosts run; `current` points at one
+//!   secrets/       made once, mode 0600
+//!   releases/      built releases, before they go to the servers
+//!   hosts/NAME/    run/ (sockets), log/, etc/, disk.img or disk/, host.json, services.json
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use mainstay_site::SiteName;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, file};
+
+/// The folder of all sites' state.
+#[derive(Debug, Clone)]
+pub struct State {
+    root: PathBuf,
+}
+
+impl State {
+    /// State in this folder, as an absolute path.
+    ///
+    /// # Errors
+    /// If the working folder is gone, so that a relative path leads nowhere.
+    pub fn at(root: &Path) -> Result<Self, Error> {
+        let root = std::path::absolute(root).map_err(file("find", root))?;
+        Ok(Self { root })
+    }
+
+    /// The folder of one site.
+    pub fn site(&self, name: &SiteName) -> SiteState {
+        SiteState { name: name.clone(), folder: self.root.join(name.as_str()) }
+    }
+
+    /// All sites that have state here, by name.
+    pub fn sites(&self) -> Vec<SiteState> {
+        let Ok(entries) = fs::read_dir(&self.root) else { return Vec::new() };
+        let mut sites: Vec<SiteState> = entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .map(|name| self.site(&name))
+            .filter(|site| site.record_file().exists() || site.folder.join("lock").exists())
+            .collect();
+        sites.sort_by(|one, other| one.name.cmp(&other.name));
+        sites
+    }
+
+    /// The site that is meant: the named one, or the only one.
+    ///
+    /// # Errors
+    /// [`Error::NoSite`] if there is none, or more than one to choose from.
+    pub fn choose(&self, name: Option<&SiteName>) -> Result<SiteState, Error> {
+        let mut sites = self.sites();
+        if let Some(name) = name {
+            sites.retain(|site| site.name == *name);
+        }
+        match sites.len() {
+            1 => Ok(sites.remove(0)),
+            0 => {
+                let what = name.map_or_else(|| "no site".to_owned(), |name| format!("no site `{name}`"));
+                let root = self.root.display();
+                Err(Error::NoSite(format!(
+                    "{what} is up here (state: {root}); bring one up with `mainstay up SITE`"
+                )))
+            }
+            _ => {
+                let names: Vec<&str> = sites.iter().map(|site| site.name.as_str()).collect();
+                Err(Error::NoSite(format!(
+                    "several sites are here: {}; choose with --site NAME",
+                    names.join(", ")
+                )))
+            }
+        }
+    }
+
+    /// Removes the folder itself if no site is left in it.
+    pub(crate) fn remove_if_empty(&self) {
+        // Not empty, or never made: both are fine.
+        let _ = fs::remove_dir(&self.root);
+    }
+}
+
+/// One site's state on disk.
+#[derive(Debug, Clone)]
+pub struct SiteState {
+    /// The site.
+    pub name: SiteName,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+/// Held while a site is changed; released when dropped, and by the kernel if the process dies.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
+
+impl SiteState {
+    pub(crate) fn prepare(&self) -> Result<(), Error> {
+        for folder in ["", "hosts", "secrets", "releases", "bin"] {
+            let path = self.folder.join(folder);
+            let mode = if folder == "secrets" { 0o700 } else { 0o755 };
+            fs::DirBuilder::new().recursive(true).mode(mode).create(&path).map_err(file("make", &path))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn lock(&self) -> Result<Lock, Error> {
+        let path = self.folder.join("lock");
+        let lock = File::create(&path).map_err(file("open", &path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Lock(lock)),
+            Err(TryLockError::WouldBlock) => Err(Error::Locked { site: self.name.to_string(), path }),
+            Err(TryLockError::Error(source)) => Err(Error::File { doing: "lock", path, source }),
+        }
+    }
+
+    fn record_file(&self) -> PathBuf {
+        self.folder.join("lab.json")
+    }
+
+    /// What runs, as it was last written down.
+    pub fn record(&self) -> Record {
+        let text = fs::read_to_string(self.record_file()).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    pub(crate) fn write_record(&self, record: &Record) -> Result<(), Error> {
+        let text = serde_json::to_string_pretty(record).unwrap_or_default();
+        write_atomically(&self.record_file(), text.as_bytes(), 0o644)
+    }
+
+    /// The folder of one host.
+    pub fn host(&self, name: &str) -> HostState {
+        HostState { folder: self.folder.join("hosts").join(name) }
+    }
+}
+
+/// One host's folder.
+#[derive(Debug, Clone)]
+pub struct HostState {
+    /// The folder.
+    pub folder: PathBuf,
+}
+
+impl HostState {
+    /// Sockets; `/run/mainstay` of the host.
+    pub fn run(&self) -> PathBuf {
+        self.folder.join("run")
+    }
+
+    /// Logs; `/var/log/mainstay` of the host.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    pub(crate) fn etc(&self) -> PathBuf {
+        self.folder.join("etc")
+    }
+
+    pub(crate) fn spec(&self) -> PathBuf {
+        self.folder.join("host.json")
+    }
+
+    /// The services that the host's first process keeps running; it reads them again on SIGHUP.
+    pub(crate) fn services(&self) -> PathBuf {
+        self.run().join("services.json")
+    }
+
+    /// Made by the host's first process when its inside is ready.
+    pub(crate) fn ready(&self) -> PathBuf {
+        self.run().join("host-ready")
+    }
+
+    /// The agent's control socket, seen from the real machine.
+    pub fn agent_socket(&self) -> PathBuf {
+        self.run().join("agent.sock")
+    }
+}
+
+/// The processes of a site, as numbered on the real machine.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Record {
+    /// The hosts by name: servers, `client`, `internet`.
+    pub hosts: BTreeMap<String, HostRecord>,
+    /// Port on 127.0.0.1 of the real machine that leads to the website.
+    pub http_port: Option<u16>,
+}
+
+/// A host's first process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRecord {
+    /// Its number on the real machine.
+    pub pid: i32,
+    /// When it was started, in clock ticks since boot: with the boot's id it tells it from a later process of the same number.
+    pub start_ticks: u64,
+    /// The boot in which it was started.
+    pub boot_id: String,
+}
+
+impl HostRecord {
+    pub(crate) fn of(pid: i32) -> Option<Self> {
+        let start_ticks = start_ticks(pid)?;
+        Some(Self { pid, start_ticks, boot_id: boot_id() })
+    }
+
+    /// Whether that very process still runs.
+    pub fn is_alive(&self) -> bool {
+        self.boot_id == boot_id() && start_ticks(self.pid) == Some(self.start_ticks)
+    }
+
+    /// A path inside the host, seen from the real machine.
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        PathBuf::from(format!("/proc/{}/root", self.pid)).join(relative)
+    }
+}
+
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Field 22 of /proc/PID/stat; nothing for a process that is gone or only waits to be reaped.
+fn start_ticks(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the name in parentheses, which may itself hold spaces and parentheses.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    if state == "Z" || state == "X" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// Writes a whole file or nothing, so that a crash in the middle leaves the old one.
+pub(crate) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
+    let temporary = path.with_extension("new");
+    // A leftover of an interrupted write would keep its own mode.
+    let _ = fs::remove_file(&temporary);
+    let write = || -> std::io::Result<()> {
+        let mut new = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        new.write_all(content)?;
+        new.sync_data()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(file("write", path))
+}
