@@ -86,11 +86,8 @@ fn holds(name: &str) -> bool {
     let group = groups
         .as_ref()
         .map(|groups| groups.role("server", None, None).and_then(|role| role.make_generation(1)).unwrap());
-    let join: String = group
-        .iter()
-        .flat_map(mainstay_process::cgroup::GenerationGroup::procs_files)
-        .map(|file| format!("echo 0 > {}; ", file.display()))
-        .collect();
+    let files = group.iter().flat_map(mainstay_process::cgroup::GenerationGroup::procs_files);
+    let join = files.fold(String::new(), |join, file| format!("{join}echo 0 > {}; ", file.display()));
     let unshare = "exec unshare --mount --net --pid --ipc --uts --fork --kill-child --mount-proc \"$@\"";
     let this = std::env::current_exe().unwrap();
     let status = Command::new("/bin/sh")

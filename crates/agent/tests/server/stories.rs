@@ -76,20 +76,20 @@ pub(crate) fn changed_plan() {
     let before = manager.until("serving", serves);
     let pid = role(&before, "web").unwrap().pid;
 
-    write_plan(|plan| plan.revision = "2".to_owned());
+    write_plan(|plan| "2".clone_into(&mut plan.revision));
     assert_eq!(ask_agent("POST", "/v1/apply").unwrap().0, 202);
     let same = manager.until("carried out", |now| now.plan == "2" && serves(now));
     assert_eq!(role(&same, "web").unwrap().pid, pid, "what did not change is not touched");
 
     write_plan(|plan| {
-        plan.revision = "3".to_owned();
+        "3".clone_into(&mut plan.revision);
         plan.web = None;
     });
     assert_eq!(ask_agent("POST", "/v1/apply").unwrap().0, 202);
     manager.until("without web", |now| now.plan == "3" && now.settled && now.roles.is_empty());
     assert!(request().is_err(), "nobody listens any more");
 
-    write_plan(|plan| plan.revision = "4".to_owned());
+    write_plan(|plan| "4".clone_into(&mut plan.revision));
     ask_agent("POST", "/v1/apply").unwrap();
     let again = manager.until("serving again", |now| now.plan == "4" && serves(now));
     request().unwrap();
@@ -111,7 +111,7 @@ pub(crate) fn php_and_database() {
     );
     let plan = |greeting: &'static str| {
         move |plan: &mut Plan| {
-            plan.revision = greeting.to_owned();
+            greeting.clone_into(&mut plan.revision);
             plan.web = None;
             plan.apps = vec![serde_json::from_value(shop(greeting)).unwrap()];
             plan.database = Some(serde_json::from_value(database()).unwrap());
