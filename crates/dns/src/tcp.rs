@@ -25,6 +25,8 @@ const OUTPUT_BYTES: usize = 64 * 1024;
 const IDLE: Duration = Duration::from_secs(10);
 /// Time for the client to take responses.
 const WRITE: Duration = Duration::from_secs(10);
+/// Once draining, time for a query that is on its way: a connection that closes under it looks like a refusal.
+const DRAIN_IDLE: Duration = Duration::from_millis(500);
 /// Open connections of the whole role.
 pub(crate) const CONNECTIONS: usize = 1024;
 /// Of those, from one client network on one worker.
@@ -116,7 +118,10 @@ async fn converse(mut stream: TcpStream, worker: &Worker) -> io::Result<()> {
     let mut input: Vec<u8> = Vec::with_capacity(512);
     let mut output = Vec::new();
     let mut response = Vec::new();
-    let mut draining = pin!(worker.shutdown.reached(Phase::Draining));
+    let mut drained = pin!(async {
+        worker.shutdown.reached(Phase::Draining).await;
+        sleep(DRAIN_IDLE).await;
+    });
     loop {
         let mut idle = pin!(sleep(IDLE));
         let length = loop {
@@ -125,7 +130,7 @@ async fn converse(mut stream: TcpStream, worker: &Worker) -> io::Result<()> {
             }
             tokio::select! {
                 biased;
-                () = &mut draining, if input.is_empty() => return stream.shutdown().await,
+                () = &mut drained, if input.is_empty() => return stream.shutdown().await,
                 () = &mut idle => return Err(io::ErrorKind::TimedOut.into()),
                 read = stream.read_buf(&mut input) => if read? == 0 {
                     return stream.shutdown().await;
