@@ -10,194 +10,27 @@ use std::time::Instant;
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::AbortHandle;
 
+use crate::ChildSpec;
 use crate::account::{Account, AccountError};
 use crate::adopt::{Found, Record, Records};
-use crate::cgroup::{Cgroups, RoleGroup};
+use crate::cgroup::Cgroups;
+use crate::child::{Child, log_name, order_of};
 use crate::descriptors::FIRST;
 use crate::fdstore::Notifier;
 use crate::files::{FilesError, make_folder, write_file};
 use crate::launch::{Launch, Launcher};
 use crate::logs::{LastWords, LogPipe, LogReader, Rotation, Source};
-use crate::procfs::Identity;
 use crate::running::{Running, Told};
 use crate::sockets::{SocketError, Sockets};
-use crate::status::{ChildStatus, LastExit};
-use crate::supervise::{Action, Adopted, Event, Exit, Machine, Order, Phase, Report, State};
-use crate::{ChildSpec, SocketSpec};
+use crate::supervise::{Action, Adopted, Event, Exit, Machine, Phase, Report, State};
+use crate::supervisor::{Change, Command, Error, Setup};
 
-/// Commands and events that wait for the supervisor's task; senders wait when it is full.
-const QUEUE: usize = 256;
 /// The descriptor that a child has its log pipe as.
 const STDOUT: i32 = 1;
 
-/// What a supervisor needs to begin.
-#[derive(Debug)]
-pub struct Setup {
-    /// How the shim is started.
-    pub launcher: Launcher,
-    /// The folder of the records of running children.
-    pub records: PathBuf,
-    /// The folder of the logs.
-    pub logs: PathBuf,
-    /// How much of each log is kept.
-    pub rotation: Rotation,
-    /// The server's name, for the logs.
-    pub server: String,
-    /// Control groups, where there are any.
-    pub cgroups: Option<Cgroups>,
-    /// Descriptors that an earlier supervisor left with the service manager.
-    pub kept: Vec<(String, OwnedFd)>,
-    /// Where new descriptors are kept.
-    pub notifier: Option<Notifier>,
-}
-
-/// Why something cannot be done.
-#[derive(Debug, Error)]
-pub enum Error {
-    /// The records of running children cannot be read.
-    #[error("the records of running children in {path} cannot be read: {source}")]
-    Records {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A listening socket cannot be opened.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// A child's user does not exist.
-    #[error("{name} cannot run: {source}")]
-    Account {
-        /// The child.
-        name: String,
-        /// Why.
-        source: AccountError,
-    },
-    /// A folder that a child's sockets lie in cannot be made.
-    #[error("{name} cannot run: {source}")]
-    Folder {
-        /// The child.
-        name: String,
-        /// Why.
-        source: FilesError,
-    },
-    /// A child's log cannot be made.
-    #[error("the log of {name} cannot be made: {source}")]
-    Log {
-        /// The child.
-        name: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// There is no such child.
-    #[error("there is no role {name} on this server")]
-    NoChild {
-        /// The name that was asked for.
-        name: String,
-    },
-    /// The supervisor has ended.
-    #[error("the supervisor has ended")]
-    Ended,
-}
-
-/// What [`Supervisor::run`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// The child was not there, or stopped.
-    Started,
-    /// It runs just so.
-    Unchanged,
-    /// Another generation takes over.
-    Replaced,
-}
-
-enum Command {
-    OpenSockets(Vec<SocketSpec>, oneshot::Sender<Result<(), SocketError>>),
-    ReleaseSocketsBut(Vec<SocketSpec>),
-    Run(Box<ChildSpec>, oneshot::Sender<Result<Change, Error>>),
-    Restart(String, oneshot::Sender<Result<(), Error>>),
-    Stop(String, bool, oneshot::Sender<()>),
-    Status(oneshot::Sender<Vec<ChildStatus>>),
-    Leave,
-}
-
-/// The children of one server.
-#[derive(Debug)]
-pub struct Supervisor {
-    commands: mpsc::Sender<Command>,
-    states: watch::Receiver<BTreeMap<String, State>>,
-}
-
-impl Supervisor {
-    /// Adopts what an earlier supervisor left running, and begins. To be called on a `LocalSet`.
-    pub fn begin(setup: Setup) -> Result<Self, Error> {
-        let (commands, inbox) = mpsc::channel(QUEUE);
-        let (tell, told) = mpsc::channel(QUEUE);
-        let (publish, states) = watch::channel(BTreeMap::new());
-        let mut driver = Driver::new(setup, tell, publish)?;
-        driver.adopt()?;
-        driver.publish();
-        tokio::task::spawn_local(driver.run(inbox, told));
-        Ok(Self { commands, states })
-    }
-
-    /// Opens listening sockets that are not open yet.
-    pub async fn open_sockets(&self, specs: Vec<SocketSpec>) -> Result<(), Error> {
-        Ok(self.ask(|reply| Command::OpenSockets(specs, reply)).await??)
-    }
-
-    /// Closes listening sockets that none of these asks for.
-    pub async fn release_sockets_but(&self, specs: Vec<SocketSpec>) -> Result<(), Error> {
-        self.commands.send(Command::ReleaseSocketsBut(specs)).await.map_err(|_| Error::Ended)
-    }
-
-    /// Makes a child run as this spec says. Answers at once; [`Self::states`] tells how it goes.
-    pub async fn run(&self, spec: ChildSpec) -> Result<Change, Error> {
-        self.ask(|reply| Command::Run(Box::new(spec), reply)).await?
-    }
-
-    /// Replaces a child by a new generation of itself.
-    pub async fn restart(&self, name: &str) -> Result<(), Error> {
-        self.ask(|reply| Command::Restart(name.to_owned(), reply)).await?
-    }
-
-    /// Stops a child and waits until all its processes have ended.
-    pub async fn stop(&self, name: &str) -> Result<(), Error> {
-        self.ask(|reply| Command::Stop(name.to_owned(), false, reply)).await
-    }
-
-    /// Stops a child, waits, and forgets it.
-    pub async fn remove(&self, name: &str) -> Result<(), Error> {
-        self.ask(|reply| Command::Stop(name.to_owned(), true, reply)).await
-    }
-
-    /// All children.
-    pub async fn status(&self) -> Result<Vec<ChildStatus>, Error> {
-        self.ask(Command::Status).await
-    }
-
-    /// The state of each child, and notice of every change.
-    pub fn states(&self) -> watch::Receiver<BTreeMap<String, State>> {
-        self.states.clone()
-    }
-
-    /// Ends the supervisor and leaves its children running; the next one adopts them.
-    pub async fn leave(&self) {
-        // An error means that it has ended already.
-        let _ = self.commands.send(Command::Leave).await;
-        self.commands.closed().await;
-    }
-
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| Error::Ended)?;
-        answer.await.map_err(|_| Error::Ended)
-    }
-}
-
-struct Driver {
+/// All children of a server, owned by one task.
+pub(crate) struct Driver {
     launcher: Launcher,
     records: Records,
     records_path: PathBuf,
@@ -211,82 +44,6 @@ struct Driver {
     children: BTreeMap<String, Child>,
     tell: mpsc::Sender<Told>,
     publish: watch::Sender<BTreeMap<String, State>>,
-}
-
-struct Child {
-    machine: Machine,
-    specs: BTreeMap<u64, ChildSpec>,
-    next_order: u64,
-    running: BTreeMap<u64, Running>,
-    pipe: LogPipe,
-    words: LastWords,
-    reader: AbortHandle,
-    last_exit: Option<LastExit>,
-    forget: bool,
-    stopping: Vec<oneshot::Sender<()>>,
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        self.reader.abort();
-    }
-}
-
-impl Child {
-    /// The spec that is to run.
-    fn spec(&self) -> &ChildSpec {
-        &self.specs[&self.machine.target().id]
-    }
-
-    fn order(&mut self, spec: ChildSpec) -> Order {
-        let id = self.next_order;
-        self.next_order += 1;
-        let order = order_of(id, &spec);
-        self.specs.insert(id, spec);
-        order
-    }
-
-    fn status(&self, name: &str, group: Option<&RoleGroup>) -> ChildStatus {
-        let current = self.machine.current();
-        let running = current.and_then(|generation| self.running.get(&generation.number));
-        let spec = self.spec();
-        let usage = group.map(RoleGroup::usage);
-        ChildStatus {
-            name: name.to_owned(),
-            state: self.machine.state(),
-            pid: running.map(|running| running.identity.pid),
-            generation: current.map(|generation| generation.number),
-            since: running.map(|running| rfc3339(running.since)),
-            draining: self.machine.generations().iter().filter(|g| !is_active(&g.phase)).count(),
-            restarts: self.machine.restarts(),
-            falls: self.machine.falls(),
-            last_exit: self.last_exit.clone(),
-            rejected: self.machine.rejected().map(|rejected| rejected.failure.to_string()),
-            user: spec.user.clone(),
-            listens: spec.sockets.iter().map(SocketSpec::name).collect(),
-            memory_bytes: usage.map(|usage| usage.memory_bytes),
-            cpu_seconds: usage.map(|usage| usage.cpu.as_secs_f64()),
-            processes: usage.map(|usage| usage.processes),
-            last_words: self.words.lines(),
-            log_lines_dropped: self.words.dropped(),
-        }
-    }
-}
-
-fn is_active(phase: &Phase) -> bool {
-    matches!(phase, Phase::Starting { .. } | Phase::Ready { .. })
-}
-
-fn order_of(id: u64, spec: &ChildSpec) -> Order {
-    Order { id, replace: spec.replace, ready_within: spec.ready_within, grace: spec.stop.grace }
-}
-
-fn rfc3339(at: jiff::Timestamp) -> String {
-    format!("{at:.3}")
-}
-
-fn log_name(role: &str) -> String {
-    format!("log|{role}")
 }
 
 /// Why a generation cannot be started. It is retried with back-off like any other fall.
@@ -307,7 +64,7 @@ enum StartError {
 }
 
 impl Driver {
-    fn new(
+    pub(crate) fn new(
         setup: Setup,
         tell: mpsc::Sender<Told>,
         publish: watch::Sender<BTreeMap<String, State>>,
@@ -334,7 +91,7 @@ impl Driver {
         })
     }
 
-    async fn run(mut self, mut inbox: mpsc::Receiver<Command>, mut told: mpsc::Receiver<Told>) {
+    pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Command>, mut told: mpsc::Receiver<Told>) {
         loop {
             let wake = self.children.values().filter_map(|child| child.machine.wake_at()).min();
             let wake = wake.map(tokio::time::Instant::from_std);
@@ -363,7 +120,7 @@ impl Driver {
         }
     }
 
-    fn publish(&self) {
+    pub(crate) fn publish(&self) {
         let states: BTreeMap<String, State> =
             self.children.iter().map(|(name, child)| (name.clone(), child.machine.state())).collect();
         self.publish.send_if_modified(|old| {
@@ -423,6 +180,7 @@ impl Driver {
         spec.folders.iter().try_for_each(make_folder).map_err(failed)?;
         spec.sockets.iter().try_for_each(|socket| self.sockets.open(socket))?;
         if !self.children.contains_key(&name) {
+            self.clear_unknown(&name);
             let child = self.make_child(spec, 1, None)?;
             self.children.insert(name.clone(), child);
             self.handle(&name, Event::Start);
@@ -469,7 +227,8 @@ impl Driver {
         let source = Source { server: self.server.clone(), role: name.clone() };
         let reader =
             LogReader::new(&pipe, &self.logs, source, self.rotation, words.clone()).map_err(failed)?;
-        let reader = tokio::spawn(reader.run()).abort_handle();
+        let (reading, end) = oneshot::channel();
+        tokio::spawn(reader.run(end));
         let order = order_of(1, &spec);
         Ok(Child {
             machine: Machine::new(order, first_generation),
@@ -478,7 +237,7 @@ impl Driver {
             running: BTreeMap::new(),
             pipe,
             words,
-            reader,
+            _reading: reading,
             last_exit: None,
             forget: false,
             stopping: Vec::new(),
@@ -494,7 +253,7 @@ impl Driver {
     }
 
     /// Takes over what an earlier supervisor left running.
-    fn adopt(&mut self) -> Result<(), Error> {
+    pub(crate) fn adopt(&mut self) -> Result<(), Error> {
         let found = self
             .records
             .find()
@@ -539,7 +298,7 @@ impl Driver {
         let since = i64::try_from(record.since).ok().and_then(|at| jiff::Timestamp::from_second(at).ok());
         let is_alive = handle.is_some();
         let mut running = Running::new(identity, handle, group, since.unwrap_or_default(), record.phase);
-        if let Err(source) = running.watch(&name, generation, None, tell) {
+        if let Err(source) = running.watch(&name, generation, tell) {
             return Err(Error::Records { path: self.records_path.clone(), source });
         }
         tracing::info!(role = name, generation, pid = identity.pid, is_alive, "adopted");
@@ -569,7 +328,8 @@ impl Driver {
         let Some(groups) = &self.cgroups else { return };
         let group = groups.role_without_limits(name);
         for number in group.generations() {
-            if self.children.get(name).is_some_and(|child| !child.running.contains_key(&number)) {
+            let is_known = self.children.get(name).is_some_and(|child| child.running.contains_key(&number));
+            if !is_known {
                 let unknown = group.generation(number);
                 unknown.kill();
                 // Busy for a moment longer; the next start of this role takes it along.
@@ -584,7 +344,7 @@ impl Driver {
             let Some(child) = self.children.get_mut(name) else { return };
             let cleared = match &event {
                 Event::Exited { generation, exit } => {
-                    note_exit(child, *generation, *exit);
+                    child.note_exit(*generation, *exit);
                     None
                 }
                 Event::Cleared { generation } | Event::SpawnFailed { generation, .. } => Some(*generation),
@@ -695,12 +455,9 @@ impl Driver {
         let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, descriptor)| *descriptor).collect();
         let process =
             self.launcher.start(&launch, &descriptors, child.pipe.as_fd()).map_err(StartError::Launch)?;
-        // It is not reaped yet, so its number is its own even if it has ended.
         let pid = process.id().cast_signed();
-        let identity = Identity::of(pid).map_err(StartError::Launch)?;
-        let handle = identity.pin().map_err(StartError::Launch)?;
-        let mut running = Running::new(identity, Some(handle), group, now, Adopted::Starting);
-        running.watch(name, generation, Some(process), self.tell.clone()).map_err(StartError::Launch)?;
+        let running = Running::begin(name, generation, process, group, now, self.tell.clone())
+            .map_err(StartError::Launch)?;
         child.running.insert(generation, running);
         tracing::info!(role = name, generation, pid, "started");
         Ok(())
@@ -776,17 +533,6 @@ impl Driver {
             }
         }
     }
-}
-
-fn note_exit(child: &mut Child, generation: u64, exit: Exit) {
-    let asked = child.running.get(&generation).is_some_and(|running| running.asked);
-    let (code, signal) = match exit {
-        Exit::Code(code) => (Some(code), None),
-        Exit::Signal(signal) => (None, Some(signal)),
-        Exit::Unknown => (None, None),
-    };
-    let at = rfc3339(jiff::Timestamp::now());
-    child.last_exit = Some(LastExit { generation, code, signal, at, asked });
 }
 
 /// A copy of a descriptor of another process.

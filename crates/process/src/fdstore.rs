@@ -12,6 +12,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::net::{
@@ -25,6 +26,8 @@ use crate::descriptors::FIRST;
 const DESCRIPTORS_PER_MESSAGE: usize = 64;
 /// Bytes in one message.
 const MESSAGE_BYTES: usize = 4096;
+/// A manager whose queue stays full for this long does not get the message.
+const SEND_WITHIN: Duration = Duration::from_secs(5);
 /// systemd's limit for a name.
 const NAME_BYTES: usize = 255;
 
@@ -58,7 +61,9 @@ impl Notifier {
             Some(name) => SocketAddr::from_abstract_name(name)?,
             None => SocketAddr::from_pathname(path)?,
         };
-        Ok(Self { socket: UnixDatagram::unbound()?, address })
+        let socket = UnixDatagram::unbound()?;
+        socket.set_write_timeout(Some(SEND_WITHIN))?;
+        Ok(Self { socket, address })
     }
 
     /// Sends lines such as `READY=1`.
@@ -95,6 +100,7 @@ impl Notifier {
         }
         // Connecting each time, for the manager may have made its socket anew.
         let socket = UnixDatagram::unbound()?;
+        socket.set_write_timeout(Some(SEND_WITHIN))?;
         socket.connect_addr(&self.address)?;
         rustix::net::sendmsg(&socket, &[IoSlice::new(message)], &mut ancillary, SendFlags::NOSIGNAL)?;
         Ok(())

@@ -11,6 +11,7 @@
 pub mod account;
 pub mod adopt;
 pub mod cgroup;
+mod child;
 mod descriptors;
 mod driver;
 mod exec;
@@ -25,11 +26,13 @@ pub mod sockets;
 mod spec;
 mod status;
 pub mod supervise;
+mod supervisor;
 
 pub use descriptors::{InheritedError, inherited_descriptors};
-pub use driver::{Change, Error, Setup, Supervisor};
+
 pub use exec::{EXIT_NOT_STARTED, exec_child};
 pub use files::{FilesError, make_folder, write_file};
 pub use sockets::{InheritedSocket, inherited_sockets};
 pub use spec::{ChildSpec, FileSpec, FolderSpec, Probe, Replace, Signal, SocketSpec, Stop};
 pub use status::{ChildStatus, LastExit};
+pub use supervisor::{Change, Error, Setup, Supervisor};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Signal as Sig, pidfd_send_signal};
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -49,16 +50,55 @@ impl Running {
         Self { identity, handle, group, since, recorded, asked: false, tasks: Vec::new() }
     }
 
-    /// Tells when the main process ends. `child` is given where it is ours to reap.
-    pub(crate) fn watch(
+    /// A generation that has just been started. If it cannot be watched it is killed: nothing runs unwatched.
+    pub(crate) fn begin(
+        name: &str,
+        generation: u64,
+        mut process: std::process::Child,
+        group: Option<GenerationGroup>,
+        since: jiff::Timestamp,
+        tell: mpsc::Sender<Told>,
+    ) -> io::Result<Self> {
+        // It is not reaped yet, so its number is its own even if it has ended.
+        let begin = || {
+            let identity = Identity::of(process.id().cast_signed())?;
+            let handle = identity.pin()?;
+            let watched = watch(handle.try_clone()?)?;
+            Ok((identity, handle, watched))
+        };
+        match begin() {
+            Ok((identity, handle, watched)) => {
+                let mut running = Self::new(identity, Some(handle), group, since, Adopted::Starting);
+                running.tell_end(name, generation, watched, Some(process), tell);
+                Ok(running)
+            }
+            Err(error) => {
+                // If killing fails too, it has ended by itself.
+                let _ = process.kill();
+                let _ = process.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells when the main process of an adopted generation ends.
+    pub(crate) fn watch(&mut self, name: &str, generation: u64, tell: mpsc::Sender<Told>) -> io::Result<()> {
+        if let Some(handle) = &self.handle {
+            let watched = watch(handle.try_clone()?)?;
+            self.tell_end(name, generation, watched, None, tell);
+        }
+        Ok(())
+    }
+
+    /// `child` is given where it is ours to reap.
+    fn tell_end(
         &mut self,
         name: &str,
         generation: u64,
+        watched: AsyncFd<OwnedFd>,
         child: Option<std::process::Child>,
         tell: mpsc::Sender<Told>,
-    ) -> io::Result<()> {
-        let Some(handle) = &self.handle else { return Ok(()) };
-        let watched = watch(handle.try_clone()?)?;
+    ) {
         let name = name.to_owned();
         let task = tokio::spawn(async move {
             let exit = match (watched.readable().await, child) {
@@ -70,7 +110,6 @@ impl Running {
             let _ = tell.send((name, Event::Exited { generation, exit })).await;
         });
         self.tasks.push(task.abort_handle());
-        Ok(())
     }
 
     /// Tells when it is ready.

@@ -16,7 +16,7 @@ use mainstay_process::cgroup::Cgroups;
 type Story = fn();
 
 /// Each is a promise.
-const STORIES: [(&str, Story); 5] = [
+const STORIES: [(&str, Story); 6] = [
     ("a_killed_agent_costs_no_request_and_its_successor_adopts_the_roles", stories::killed_agent),
     ("another_version_of_the_binary_replaces_the_roles_and_costs_no_request", stories::other_version),
     (
@@ -27,6 +27,7 @@ const STORIES: [(&str, Story); 5] = [
         "php_and_the_database_are_replaced_without_a_failed_request_and_back_soon_when_killed",
         stories::php_and_database,
     ),
+    ("a_role_that_hangs_is_replaced", stories::hung_role),
     ("a_missing_user_is_told_with_the_command_that_makes_it_and_cured_by_making_it", stories::missing_user),
 ];
 

@@ -152,6 +152,19 @@ pub(crate) fn php_and_database() {
     sh("! ps -eo stat,comm | grep -v ^Z | grep -E 'php-fpm|mariadbd'");
 }
 
+pub(crate) fn hung_role() {
+    write_plan(|_| {});
+    let mut manager = Manager::new();
+    manager.start(&this_binary());
+    let before = manager.until("serving", serves);
+    let hung = role(&before, "web").unwrap().pid.unwrap();
+    sh(&format!("kill -STOP {hung}"));
+    manager.until("replaced", |now| {
+        role(now, "web").is_some_and(|web| web.pid != Some(hung) && web.state == State::Ready)
+    });
+    request().unwrap();
+}
+
 fn shop(greeting: &str) -> serde_json::Value {
     serde_json::json!({
         "name": "shop", "release": "r1", "runtime": {"kind": "php", "workers": 4, "settings": {}},

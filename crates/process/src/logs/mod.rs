@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Mode, OFlags};
 use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
 
 use crate::descriptors::watch;
 pub use line::{Lines, Source, entry};
@@ -110,7 +111,7 @@ impl LastWords {
     }
 }
 
-/// Reads a role's pipe into its log until it is dropped.
+/// Reads a role's pipe into its log.
 pub struct LogReader {
     reader: AsyncFd<OwnedFd>,
     lines: Lines,
@@ -142,12 +143,16 @@ impl LogReader {
         })
     }
 
-    /// Reads on, until the task is aborted.
-    pub async fn run(mut self) {
+    /// Reads on. When the other end of `end` goes, what is in the pipe by then is still read.
+    pub async fn run(mut self, mut end: oneshot::Receiver<()>) {
         loop {
-            let Ok(mut guard) = self.reader.readable().await else { return };
-            guard.clear_ready();
-            drop(guard);
+            tokio::select! {
+                guard = self.reader.readable() => match guard {
+                    Ok(mut guard) => guard.clear_ready(),
+                    Err(_) => return,
+                },
+                _ = &mut end => return self.drain(),
+            }
             self.drain();
             // A child that never pauses must not keep everyone else from running.
             tokio::task::yield_now().await;
@@ -205,16 +210,19 @@ mod tests {
         let words = LastWords::default();
         let reader =
             LogReader::new(&pipe, folder.path(), source, Rotation::default(), words.clone()).unwrap();
-        let task = tokio::spawn(reader.run());
+        let (reading, end) = oneshot::channel();
+        let task = tokio::spawn(reader.run(end));
         let deadline = Instant::now() + Duration::from_secs(5);
         while words.lines().len() < 2 {
             assert!(Instant::now() < deadline);
             tokio::task::yield_now().await;
         }
-        task.abort();
+        rustix::io::write(pipe.as_fd(), b"last\n").unwrap();
+        drop(reading);
+        task.await.unwrap();
         let log = std::fs::read_to_string(folder.path().join("web.log")).unwrap();
-        assert_eq!(log.lines().count(), 2);
+        assert_eq!(log.lines().count(), 3);
         assert!(log.contains(r#""message":"second""#), "{log}");
-        assert_eq!(words.lines(), ["first", "second"]);
+        assert_eq!(words.lines(), ["first", "second", "last"]);
     }
 }

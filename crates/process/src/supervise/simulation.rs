@@ -2,8 +2,10 @@
 //! printed and replays exactly: `MAINSTAY_SEED=17 cargo nextest run -p mainstay-process simulation`.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::*;
+use crate::Replace;
 
 const SEEDS: u64 = 6_000;
 const STEPS: usize = 120;
@@ -109,9 +111,13 @@ impl World {
                 let was_ready = ready_before.contains(&generation);
                 let machine = &self.machine;
                 let alone = |g: &&Generation| g.order.replace == Replace::StopFirst;
-                let exclusive = machine.target.replace == Replace::StopFirst
-                    || machine.generations.iter().filter(|g| g.number == generation).any(|g| alone(&g));
-                if was_ready && machine.running && !exclusive {
+                let exclusive = machine.target().replace == Replace::StopFirst
+                    || machine.generations().iter().filter(|g| g.number == generation).any(|g| alone(&g));
+                if was_ready
+                    && machine.state() != State::Draining
+                    && machine.state() != State::Stopped
+                    && !exclusive
+                {
                     assert!(
                         !self.ready().is_empty(),
                         "what served was stopped before its successor is ready"
