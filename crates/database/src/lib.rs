@@ -1,7 +1,7 @@
 //! The database's life on one server.
 //!
 //! [`prepare`] makes the data folder once, [`child`] says how the server program is started, and [`provision`] gives each app
-//! its database, account and schema once the server answers. The settings are those of a future primary or replica from
+//! its database, account and schema once the server answers; [`status`] asks it how it is. The settings are those of a future primary or replica from
 //! the first start on: row-based binary logs with strict GTIDs, and every commit on disk before it is acknowledged.
 
 mod client;
@@ -10,6 +10,7 @@ mod error;
 mod prepare;
 mod provision;
 mod schema;
+mod status;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ pub use client::Client;
 pub use error::Error;
 pub use prepare::prepare;
 pub use provision::provision;
+pub use status::{Status, status};
 
 /// The role's name, and that of its run folder.
 pub const ROLE: &str = "database";

@@ -75,7 +75,10 @@ pub fn prepare(plan: &DatabasePlan, place: &Place) -> Result<(), Error> {
         }
         _ => {}
     }
-    fs::rename(&new, &place.data).map_err(file("name", &place.data))
+    fs::rename(&new, &place.data).map_err(file("name", &place.data))?;
+    // The new name itself is on disk only with the folder that holds it.
+    let Some(parent) = place.data.parent() else { return Ok(()) };
+    fs::File::open(parent).and_then(|open| open.sync_all()).map_err(file("sync", parent))
 }
 
 fn chown(path: &std::path::Path, user: &str) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use mainstay_site::plan::{DatabaseOfApp, DatabasePlan, Engine};
 use sha2::{Digest, Sha256};
 
-use crate::client::{named, quoted};
+use crate::client::{named, named_in_grant, quoted};
 use crate::{Client, Error, schema};
 
 /// Mainstay's own database: which schema files were applied, and which passwords are set (as digests).
@@ -29,7 +29,12 @@ pub fn provision<E: std::fmt::Display>(
     mut secret: impl FnMut(&str) -> Result<String, E>,
 ) -> Result<(), Error> {
     client.run("Mainstay's own tables", OWN_TABLES)?;
-    let known = client.run("the list of accounts", "SELECT user, host, secret FROM mainstay.accounts")?;
+    // An account that someone removed by hand is made again, so only those that are there count.
+    let known = client.run(
+        "the list of accounts",
+        "SELECT known.user, known.host, known.secret FROM mainstay.accounts AS known \
+         JOIN mysql.user AS there ON BINARY there.user = known.user AND BINARY there.host = known.host",
+    )?;
     for database in &plan.databases {
         let password = secret(&database.password_secret).map_err(|error| Error::Statement {
             what: format!("the account of {}", database.app),
@@ -59,11 +64,13 @@ fn accounts(plan: &DatabasePlan, database: &DatabaseOfApp, password: &str, known
         }
         let _ = write!(
             sql,
-            "CREATE USER IF NOT EXISTS {account};\n\
-             ALTER USER {account} {plugin} {password};\n\
-             GRANT ALL PRIVILEGES ON {name}.* TO {account};\n\
+            // A new account is locked until it has its password.
+            "CREATE USER IF NOT EXISTS {account} ACCOUNT LOCK;\n\
+             ALTER USER {account} {plugin} {password} ACCOUNT UNLOCK;\n\
+             GRANT ALL PRIVILEGES ON {granted}.* TO {account};\n\
              REPLACE INTO mainstay.accounts VALUES ({user}, {host}, '{digest}');\n",
             password = quoted(password),
+            granted = named_in_grant(&database.name),
             user = quoted(&database.user),
             host = quoted(host),
         );

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mainstay_database::{Client, Error, Place, child, prepare, provision};
+use mainstay_database::{Client, Error, Place, child, prepare, provision, status};
 use mainstay_site::ByteSize;
 use mainstay_site::plan::{DatabaseOfApp, DatabasePlan, Engine};
 
@@ -37,7 +37,7 @@ impl Instance {
             connections: 20,
             databases: vec![DatabaseOfApp {
                 app: "guestbook".parse().unwrap(),
-                name: "guestbook".to_owned(),
+                name: "guest_book".to_owned(),
                 user: "guestbook".to_owned(),
                 password_secret: "database-guestbook".to_owned(),
                 schema: Some(schema),
@@ -72,8 +72,12 @@ impl Instance {
     }
 
     fn provision(&self) -> Result<(), Error> {
+        self.provision_with("it's a \\ secret")
+    }
+
+    fn provision_with(&self, password: &str) -> Result<(), Error> {
         let client = Client::new(&self.place).unwrap();
-        provision(&self.plan, &client, |_| Ok::<_, Error>("it's a \\ secret".to_owned()))
+        provision(&self.plan, &client, |_| Ok::<_, Error>(password.to_owned()))
     }
 
     fn rows(&self, query: &str) -> Vec<String> {
@@ -110,12 +114,13 @@ fn an_app_gets_its_own_database_and_nothing_else() {
     let instance = Instance::new();
     instance.provision().unwrap();
     let password = "it's a \\ secret";
-    assert!(instance.as_app(password, "INSERT INTO guestbook.entries VALUES (1, 'hello')"));
+    assert!(instance.as_app(password, "INSERT INTO guest_book.entries VALUES (1, 'hello')"));
     assert!(!instance.as_app("wrong", "SELECT 1"));
     assert!(!instance.as_app(password, "SELECT * FROM mysql.user"));
     assert!(!instance.as_app(password, "CREATE DATABASE other"));
+    assert!(!instance.as_app(password, "CREATE DATABASE guestXbook"), "`_` is no wildcard");
     instance.provision().unwrap();
-    assert_eq!(instance.rows("SELECT text FROM guestbook.entries"), ["hello"]);
+    assert_eq!(instance.rows("SELECT text FROM guest_book.entries"), ["hello"]);
     assert_eq!(instance.rows("SELECT COUNT(*) FROM mysql.global_priv WHERE user=''"), ["0"]);
 }
 
@@ -143,7 +148,7 @@ fn a_killed_server_comes_back_with_every_acknowledged_write() {
     instance.provision().unwrap();
     let acknowledged = write_until_killed(&mut instance);
     instance.start();
-    let there: u32 = instance.rows("SELECT COUNT(*) FROM guestbook.entries")[0].parse().unwrap();
+    let there: u32 = instance.rows("SELECT COUNT(*) FROM guest_book.entries")[0].parse().unwrap();
     assert!(acknowledged > 0 && there >= acknowledged, "{acknowledged} acknowledged, {there} there");
     assert!(
         there <= acknowledged + 1,
@@ -155,7 +160,7 @@ fn a_killed_server_comes_back_with_every_acknowledged_write() {
 fn write_until_killed(instance: &mut Instance) -> u32 {
     let statements = instance.folder.path().join("statements.sql");
     let text: String = (0..100_000)
-        .map(|id| format!("INSERT INTO guestbook.entries VALUES ({id}, 'x'); SELECT {id};\n"))
+        .map(|id| format!("INSERT INTO guest_book.entries VALUES ({id}, 'x'); SELECT {id};\n"))
         .collect();
     fs::write(&statements, text).unwrap();
     let output = instance.folder.path().join("acknowledged");
@@ -198,4 +203,54 @@ fn an_interrupted_preparation_is_begun_anew() {
     prepare(&plan, &place).unwrap();
     assert!(place.data.join("mysql").is_dir() && place.data.join("ibdata1").is_file());
     assert!(!folder.path().join("data.new").exists());
+}
+
+#[test]
+fn a_changed_secret_is_the_new_password_and_a_lost_account_is_made_again() {
+    let instance = Instance::new();
+    instance.provision_with("first").unwrap();
+    assert!(instance.as_app("first", "SELECT 1"));
+    instance.provision_with("second").unwrap();
+    assert!(!instance.as_app("first", "SELECT 1"));
+    assert!(instance.as_app("second", "SELECT 1"));
+    instance.rows("DROP USER guestbook@`127.0.0.1`");
+    assert!(!instance.as_app("second", "SELECT 1"));
+    instance.provision_with("second").unwrap();
+    assert!(instance.as_app("second", "SELECT 1"));
+}
+
+#[test]
+fn a_running_instance_tells_how_it_is_and_a_killed_one_is_not_waited_for() {
+    let mut instance = Instance::new();
+    instance.provision().unwrap();
+    let client = Client::new(&instance.place).unwrap();
+    let told = status(&client).unwrap();
+    assert!(told.version.contains("MariaDB"), "{}", told.version);
+    assert!(told.connections >= 1 && told.most_connections == 20 && !told.read_only, "{told:?}");
+    instance.kill();
+    let asked = Instant::now();
+    assert!(matches!(status(&client), Err(Error::Statement { .. })));
+    assert!(asked.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn what_a_future_replica_needs_is_set_from_the_first_start() {
+    let instance = Instance::new();
+    instance.provision().unwrap();
+    let variables = "'gtid_strict_mode', 'binlog_format', 'sync_binlog', 'server_id', \
+        'innodb_flush_log_at_trx_commit', 'log_slave_updates', 'local_infile', 'have_symlink'";
+    let rows = instance.rows(&format!("SHOW GLOBAL VARIABLES WHERE Variable_name IN ({variables})"));
+    assert_eq!(
+        rows,
+        [
+            "binlog_format\tROW",
+            "gtid_strict_mode\tON",
+            "have_symlink\tDISABLED",
+            "innodb_flush_log_at_trx_commit\t1",
+            "local_infile\tOFF",
+            "log_slave_updates\tON",
+            "server_id\t168427531",
+            "sync_binlog\t1",
+        ]
+    );
 }
