@@ -7,15 +7,15 @@ const MONTHS: [&[u8; 3]; 12] =
     [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
 
 /// An HTTP date: `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub(crate) type HttpDate = [u8; 29];
+pub type HttpDate = [u8; 29];
 
 /// Seconds since 1970 by the wall clock, which is for people only.
-pub(crate) fn wall_seconds() -> u64 {
+pub fn wall_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Formats seconds since 1970.
-pub(crate) fn format(seconds: u64) -> HttpDate {
+pub fn format(seconds: u64) -> HttpDate {
     let days = seconds / 86_400;
     let (year, month, day) = civil(days);
     let mut out = *b"---, 00 --- 0000 00:00:00 GMT";

@@ -11,7 +11,7 @@
 //! refused. Deadlines and limits are all in [`settings`].
 
 mod body;
-mod date;
+pub mod date;
 mod error;
 mod h2;
 mod message;

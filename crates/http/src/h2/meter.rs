@@ -3,16 +3,6 @@
 //! The `h2` crate bounds what one frame may do; this bounds how many there may be. `PING`, `SETTINGS` and reset floods
 //! (CVE-2023-44487, CVE-2019-9512, CVE-2019-9515, CVE-2025-8671) are one frame repeated.
 
-use std::io;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use crate::watch::{Pace, Watch};
-use crate::worker::Worker;
-
 const FRAME_HEAD: usize = 9;
 /// A reset costs a started request, so it weighs more than other frames.
 const RESET_WEIGHT: u64 = 8;
@@ -90,88 +80,6 @@ impl FrameMeter {
             3 => RESET_WEIGHT,
             _ => 1,
         }
-    }
-}
-
-/// The stream under an h2 connection: metered, counted, and under a deadline for clients that take nothing.
-pub(crate) struct Metered<T> {
-    io: T,
-    meter: FrameMeter,
-    pace: Pace,
-    worker: Rc<Worker>,
-    watch: Rc<Watch>,
-}
-
-impl<T> Metered<T> {
-    pub(crate) fn new(io: T, worker: Rc<Worker>, watch: Rc<Watch>, preface: usize) -> Self {
-        let settings = &worker.settings;
-        let meter = FrameMeter::new(settings.h2.control_frames_per_second, preface);
-        let pace = Pace::new(settings.timeouts.write, settings.limits.minimum_rate);
-        Self { io, meter, pace, worker, watch }
-    }
-
-    fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
-        let now = self.worker.watches.clock.now_ms();
-        match written {
-            Poll::Ready(Ok(count)) => {
-                self.worker.metrics.sent_bytes.add(*count as u64);
-                self.meter.sent(*count);
-                self.pace.moved(*count, &self.watch.write_by, now);
-            }
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.pace.wait(&self.watch.write_by, now),
-        }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
-        if let Poll::Ready(Ok(())) = read {
-            let received = &buffer.filled()[before..];
-            self.worker.metrics.received_bytes.add(received.len() as u64);
-            let now = self.worker.watches.clock.now_ms();
-            if !self.meter.received(received, now) {
-                self.worker.metrics.protocol_error("h2 frame flood");
-                return Poll::Ready(Err(io::Error::other("too many frames that carry nothing")));
-            }
-        }
-        read
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.wrote(&written);
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.wrote(&written);
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

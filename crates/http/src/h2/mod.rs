@@ -6,6 +6,7 @@
 mod meter;
 mod request;
 mod stream;
+mod wire;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -23,14 +24,12 @@ use crate::rewound::Rewound;
 use crate::transport::Transport;
 use crate::watch::{NEVER, Watch};
 use crate::worker::{Worker, note};
-use meter::Metered;
+use wire::Wire;
 
 /// Streams reset by us because of what the client did, before the connection is cut (CVE-2025-8671).
 const LOCAL_RESETS: usize = 256;
 /// Streams reset by the client before we took them.
 const PENDING_RESETS: usize = 32;
-
-type Wire<T> = Connection<Metered<Rewound<T>>, Bytes>;
 
 /// Serves a connection until it ends. `read` is what was already read, from the preface on.
 pub(crate) async fn serve<T: Transport, S: Service>(
@@ -44,7 +43,7 @@ pub(crate) async fn serve<T: Transport, S: Service>(
     let clock = &worker.watches.clock;
     let (settings, timeouts) = (&worker.settings, &worker.settings.timeouts);
     let io = Rewound::new(io, read.freeze());
-    let io = Metered::new(io, Rc::clone(&worker), Rc::clone(&watch), H2_PREFACE.len());
+    let wire = Wire::new(io, Rc::clone(&worker), Rc::clone(&watch), H2_PREFACE.len());
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(settings.h2.streams)
@@ -55,10 +54,13 @@ pub(crate) async fn serve<T: Transport, S: Service>(
         .max_local_error_reset_streams(Some(LOCAL_RESETS))
         .max_pending_accept_reset_streams(PENDING_RESETS);
     watch.read_by.set(clock.after(timeouts.head));
-    let mut handshake = std::pin::pin!(builder.handshake(io));
+    let mut handshake = std::pin::pin!(builder.handshake(wire.clone()));
     let shaken = poll_fn(|cx| {
         watch.set_task(cx);
-        match handshake.as_mut().poll(cx) {
+        let shaken = handshake.as_mut().poll(cx);
+        // Our settings leave even if the client is slow to send more than its preface; a failure shows up above.
+        let _ = wire.poll_drain(cx);
+        match shaken {
             Poll::Ready(shaken) => Poll::Ready(Some(shaken)),
             Poll::Pending if watch.read_by.get().min(watch.write_by.get()) <= clock.now_ms() => {
                 Poll::Ready(None)
@@ -67,11 +69,12 @@ pub(crate) async fn serve<T: Transport, S: Service>(
         }
     })
     .await;
-    let Some(Ok(wire)) = shaken else {
+    let Some(Ok(connection)) = shaken else {
         worker.metrics.protocol_error("h2 handshake");
         return;
     };
-    let mut connection = Serving {
+    let mut serving = Serving {
+        connection,
         wire,
         peer,
         worker: Rc::clone(&worker),
@@ -80,13 +83,14 @@ pub(crate) async fn serve<T: Transport, S: Service>(
         tasks: JoinSet::new(),
         leaving: false,
     };
-    connection.begin_idle();
-    poll_fn(|cx| connection.poll(cx)).await;
-    connection.tasks.shutdown().await;
+    serving.begin_idle();
+    poll_fn(|cx| serving.poll(cx)).await;
+    serving.tasks.shutdown().await;
 }
 
 struct Serving<T: Transport, S> {
-    wire: Wire<T>,
+    wire: Wire<Rewound<T>>,
+    connection: Connection<Wire<Rewound<T>>, Bytes>,
     peer: Option<SocketAddr>,
     worker: Rc<Worker>,
     watch: Rc<Watch>,
@@ -124,8 +128,13 @@ impl<T: Transport, S: Service> Serving<T, S> {
             if ended {
                 return Poll::Ready(());
             }
-            if !busy {
-                break;
+            if busy {
+                continue;
+            }
+            match self.wire.poll_drain(cx) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(false)) | Poll::Pending => break,
             }
         }
         while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
@@ -136,7 +145,7 @@ impl<T: Transport, S: Service> Serving<T, S> {
             self.worker.metrics.protocol_error("response not taken");
             return Poll::Ready(());
         }
-        let silent = self.tasks.is_empty() && !self.wire.has_streams();
+        let silent = self.tasks.is_empty() && !self.connection.has_streams();
         if silent && self.watch.read_by.get() == NEVER {
             self.begin_idle();
         } else if silent && self.watch.read_by.get() <= now {
@@ -152,7 +161,7 @@ impl<T: Transport, S: Service> Serving<T, S> {
     /// Says GOAWAY; requests that are on their way are still answered.
     fn leave(&mut self) {
         self.leaving = true;
-        self.wire.graceful_shutdown();
+        self.connection.graceful_shutdown();
         if self.watch.read_by.get() != NEVER {
             let soon = self.worker.settings.timeouts.drain_idle;
             self.watch.read_by.set(self.worker.watches.clock.after(soon));
@@ -162,7 +171,7 @@ impl<T: Transport, S: Service> Serving<T, S> {
     /// Takes all requests that are there, before any of them is answered, so that the answers leave together.
     fn poll_accept(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Accepted>) -> bool {
         loop {
-            match self.wire.poll_accept(cx) {
+            match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok(accepted))) => batch.push(accepted),
                 Poll::Ready(Some(Err(error))) => {
                     if !error.is_io() {

@@ -17,7 +17,9 @@ fn run<F: Future<Output = ()>>(story: F) {
 
 async fn connect(server: &Running) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(server.address).await.unwrap();
-    let (client, connection) = ::h2::client::handshake(stream).await.unwrap();
+    // What a client may assume until it has seen the server's settings (RFC 9113, 6.5.2).
+    let mut builder = ::h2::client::Builder::new();
+    let (client, connection) = builder.initial_max_send_streams(100).handshake(stream).await.unwrap();
     tokio::spawn(async move {
         // Its end is part of the story that the other half tells.
         let _ = connection.await;
