@@ -82,7 +82,7 @@ fn gone(host: &HostRecord, patience: Duration) -> bool {
 }
 
 pub(crate) fn remove_groups(site: &SiteState, host: &str) {
-    for group in control_groups(&site.name, host) {
+    for group in control_groups(site, host) {
         let deadline = Instant::now() + Duration::from_secs(3);
         // The kernel lets go of a group a moment after its last process is reaped.
         while !remove_group(&group) && Instant::now() < deadline {
@@ -97,7 +97,7 @@ pub(crate) fn remove_groups(site: &SiteState, host: &str) {
 
 /// Groups of hosts that no record knows any more: of an `up` that was cut off.
 fn remove_leftover_groups(site: &SiteState) {
-    for group in control_groups(&site.name, CLIENT) {
+    for group in control_groups(site, CLIENT) {
         let Some(parent) = group.parent() else { continue };
         let hosts =
             fs::read_dir(parent).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir());

@@ -5,8 +5,6 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use mainstay_site::SiteName;
-
 use crate::error::Error;
 use crate::state::{HostRecord, SiteState};
 
@@ -60,7 +58,7 @@ pub fn exec(site: &SiteState, name: &str, program: &[String]) -> Error {
         Ok(host) => host,
         Err(error) => return error,
     };
-    for group in control_groups(&site.name, name) {
+    for group in control_groups(site, name) {
         // Without it the command's memory and time would count as the machine's; that is no reason not to run it.
         let _ = fs::write(group.join("cgroup.procs"), "0");
     }
@@ -77,9 +75,9 @@ pub(crate) fn output(host: &HostRecord, program: &[&str]) -> Result<Output, Erro
 }
 
 /// A host's control groups, one in each hierarchy that this machine has.
-pub(crate) fn control_groups(site: &SiteName, host: &str) -> Vec<PathBuf> {
+pub(crate) fn control_groups(site: &SiteState, host: &str) -> Vec<PathBuf> {
     let root = PathBuf::from("/sys/fs/cgroup");
-    let below = |tree: PathBuf| tree.join(format!("mainstay-{site}")).join(host);
+    let below = |tree: PathBuf| tree.join(site.group()).join(host);
     if root.join("cgroup.controllers").exists() {
         return vec![below(root)];
     }

@@ -100,7 +100,7 @@ pub(crate) fn plug(
             .add(format!("addr add {}/24 dev eth0", outside.client))
             .add(format!("addr add {}/64 dev eth0 nodad", CLIENT6.0))
             .add(format!("route add default via {}", outside.internet))
-            .add(format!("-6 route add default via {}", CLIENT6.1))
+            .add(format!("route add default via {}", CLIENT6.1))
             .run(client)?;
     }
     for (server, host) in servers {
@@ -123,7 +123,7 @@ pub(crate) fn plug(
         if let (Some(address), Some(router)) = (server.address6, router6(site)) {
             batch
                 .add(format!("addr add {address}/{} dev eth0 nodad", site.network.prefix6))
-                .add(format!("-6 route add default via {router}"));
+                .add(format!("route add default via {router}"));
         }
         batch.run(host)?;
     }

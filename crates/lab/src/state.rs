@@ -123,6 +123,15 @@ impl SiteState {
         }
     }
 
+    /// The name of the site's control groups. Sites of one name with different state folders are different sites.
+    pub(crate) fn group(&self) -> String {
+        let path = self.folder.as_os_str().as_encoded_bytes();
+        let hash = path
+            .iter()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+        format!("mainstay-{}-{hash:08x}", self.name)
+    }
+
     fn record_file(&self) -> PathBuf {
         self.folder.join("lab.json")
     }

@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mainstay_site::{ByteSize, paths};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::HostSpec;
 use crate::error::{Error, file};
 
-/// Where the host's own folders are bound before the real machine's are covered.
+/// Where the host finds the lab's binaries.
 const STAGE: &str = "/run/mainstay-lab";
 
 pub(super) fn arrange(spec: &HostSpec) -> Result<(), Error> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(failed("make private", "/"))?;
     // The sources lie on the real machine, which the next mounts cover; so they are reached through this descriptor.
+    let disk = spec.disk.map(|size| disk(&spec.folder, size).and_then(|at| open_folder(&at))).transpose()?;
     let folder = open_folder(&spec.folder)?;
     let binaries = open_folder(&spec.binaries)?;
     let groups: Vec<(String, Source)> = spec
@@ -36,16 +37,11 @@ pub(super) fn arrange(spec: &HostSpec) -> Result<(), Error> {
     }
     temporary("/var/log", "mode=755")?;
     bind(&folder.join("log"), Path::new(paths::LOG))?;
-    let disk = match spec.disk {
-        Some(size) => Some(disk(&folder.path(), size)?),
-        None => None,
-    };
     temporary("/var/lib", "mode=755")?;
     if let Some(disk) = disk {
-        bind(&disk, Path::new(paths::LIB))?;
+        bind(&disk.path(), Path::new(paths::LIB))?;
     }
     plain("proc", "/proc")?;
-    plain("sysfs", "/sys")?;
     control_groups(&groups)
 }
 
@@ -79,27 +75,38 @@ fn hierarchy(group: &Path) -> String {
     if first.starts_with("mainstay-") { String::new() } else { first }
 }
 
-/// The host sees its own part of each hierarchy, and nobody else's.
+/// The host sees its own part of each hierarchy, and nobody else's: not even hidden below another mount, where programs that
+/// read the list of mounts would look for it.
 fn control_groups(groups: &[(String, Source)]) -> Result<(), Error> {
-    let root = Path::new("/sys/fs/cgroup");
-    if groups.is_empty() || !root.is_dir() {
-        return Ok(());
-    }
-    if let [(name, group)] = groups {
-        if name.is_empty() {
-            return bind(&group.path(), root);
-        }
-    }
-    temporary("/sys/fs/cgroup", "mode=755")?;
+    let stage = Path::new(STAGE).join("cgroup");
     for (name, group) in groups {
-        bind(&group.path(), &root.join(name))?;
+        bind(&group.path(), &stage.join(place(name)))?;
+    }
+    umount2("/sys", MntFlags::MNT_DETACH).map_err(failed("unmount", "/sys"))?;
+    plain("sysfs", "/sys")?;
+    let root = Path::new("/sys/fs/cgroup");
+    let version_2 = groups.iter().any(|(name, _)| name.is_empty());
+    if !version_2 {
+        temporary("/sys/fs/cgroup", "mode=755")?;
+    }
+    for (name, _) in groups {
+        let at = if version_2 { root.to_owned() } else { root.join(name) };
+        make(&at)?;
+        let from = stage.join(place(name));
+        mount(Some(&from), &at, None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+            .map_err(failed("move to", &at.display().to_string()))?;
     }
     Ok(())
 }
 
+/// A hierarchy's folder on the way from the real machine to the host.
+fn place(hierarchy: &str) -> &str {
+    if hierarchy.is_empty() { "unified" } else { hierarchy }
+}
+
 /// The server's disk: an image of its size, mounted; or, where the machine has no loop devices, a plain folder.
 fn disk(folder: &Path, size: ByteSize) -> Result<PathBuf, Error> {
-    let at = Path::new(STAGE).join("disk");
+    let at = folder.join("lib");
     make(&at)?;
     let image = folder.join("disk.img");
     let plain = folder.join("disk");

@@ -102,7 +102,7 @@ impl Up<'_> {
         for (file_name, content) in self.etc(name).files(name, &read("/etc/passwd")?, &read("/etc/group")?) {
             write_atomically(&folder.etc().join(file_name), content.as_bytes(), 0o644)?;
         }
-        let cgroups = control_groups(&self.state.name, name);
+        let cgroups = control_groups(self.state, name);
         for group in &cgroups {
             fs::create_dir_all(group).map_err(file("make", group))?;
             if let Some(plan) = plan {
