@@ -7,6 +7,7 @@ use http::header::{
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use crate::date::HttpDate;
+use crate::{Body, Response};
 
 /// How the body of a response is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,18 @@ pub(crate) enum Delimiter {
     Close,
     /// The connection leaves HTTP.
     Upgrade,
+}
+
+/// Makes a response out of what cannot be one: an interim status, or a change of protocols that no one asked for,
+/// would make the client take the next response for this one.
+pub(crate) fn repair(response: &mut Response, upgrade: bool) {
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let upgrades = upgrade && switches && matches!(response.body(), Body::Upgrade(_));
+    if response.status().is_informational() && !upgrades {
+        tracing::error!(status = response.status().as_u16(), "a service answered with an interim status");
+        *response = Response::default();
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    }
 }
 
 /// Decides how a body is delimited (RFC 9112, 6.3).

@@ -11,7 +11,7 @@ use std::task::{Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Version, header};
 
-use super::body::IncomingBody;
+use super::body::{Incoming, IncomingBody};
 use super::chunked;
 use super::connection::{Connection, Next, linger_bytes};
 use super::head::{Rejection, RequestHead};
@@ -151,6 +151,8 @@ async fn respond_to<T: Transport>(
     asked: Asked,
     mut response: Response,
 ) -> After {
+    let wants_upgrade = asked.upgrade.is_some();
+    respond::repair(&mut response, wants_upgrade);
     let body = std::mem::take(response.body_mut());
     let delimiter = respond::delimiter(
         &asked.method,
@@ -158,7 +160,7 @@ async fn respond_to<T: Transport>(
         response.status(),
         response.headers(),
         body.length(),
-        matches!(body, Body::Upgrade(_)) && asked.upgrade.is_some(),
+        matches!(body, Body::Upgrade(_)) && wants_upgrade,
     );
     if delimiter == Delimiter::Upgrade
         && !response.headers().contains_key(header::UPGRADE)
@@ -168,7 +170,12 @@ async fn respond_to<T: Transport>(
     }
     let unread = {
         let input = connection.input.borrow();
-        input.awaits_continue || matches!(input.incoming, super::body::Incoming::Failed)
+        let too_long = |left| left > connection.limits().discard_bytes && !matches!(body, Body::Stream(_));
+        match input.incoming {
+            Incoming::Failed => true,
+            Incoming::Length(left) if too_long(left) => true,
+            _ => input.awaits_continue,
+        }
     };
     let keep = asked.keep_alive
         && delimiter != Delimiter::Close

@@ -94,8 +94,9 @@ async fn send(
     respond: &mut SendResponse<Bytes>,
     worker: &Rc<Worker>,
     method: &http::Method,
-    response: Response,
+    mut response: Response,
 ) {
+    respond::repair(&mut response, false);
     let (mut head, body) = response.into_parts();
     let delimiter =
         respond::delimiter(method, Version::HTTP_11, head.status, &head.headers, body.length(), false);

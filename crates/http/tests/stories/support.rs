@@ -237,6 +237,7 @@ impl Service for Stories {
                 *response.body_mut() = text("later".into());
             }
             "/panic" => panic!("a bug in a service"),
+            "/interim" => *response.status_mut() = StatusCode::CONTINUE,
             "/empty" => *response.status_mut() = StatusCode::NO_CONTENT,
             "/not-modified" => {
                 *response.status_mut() = StatusCode::NOT_MODIFIED;
