@@ -118,10 +118,10 @@ impl Work {
         let apps = self.plan.apps.iter().filter_map(|app| backends::app(&self.plan, app).ok());
         for spec in own.iter().cloned().chain(apps) {
             if let Err(error) = spec.folders.iter().try_for_each(make_folder) {
-                tracing::warn!(role = spec.name, %error, "a folder cannot be made yet");
+                tracing::warn!(child = spec.name, %error, "a folder cannot be made yet");
             }
             if let Err(error) = self.shared.supervisor.open_sockets(spec.sockets).await {
-                tracing::warn!(role = spec.name, %error, "a socket cannot be opened yet");
+                tracing::warn!(child = spec.name, %error, "a socket cannot be opened yet");
             }
         }
     }
@@ -147,7 +147,7 @@ impl Work {
             match result {
                 Ok(change) => {
                     if change != Change::Unchanged {
-                        tracing::info!(role = name, ?change, "runs as the plan says");
+                        tracing::info!(child = name, ?change, "runs as the plan says");
                     }
                     return spec.sockets;
                 }
@@ -247,7 +247,7 @@ async fn remove_together(supervisor: &Arc<Supervisor>, names: Vec<String>) {
         let supervisor = supervisor.clone();
         stopping.spawn_local(async move {
             if let Err(error) = supervisor.remove(&name).await {
-                tracing::error!(role = name, %error, "cannot be stopped");
+                tracing::error!(child = name, %error, "cannot be stopped");
             }
         });
     }

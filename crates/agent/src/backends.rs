@@ -61,5 +61,7 @@ fn first_ipv4(plan: &Plan) -> Ipv4Addr {
 pub(crate) fn app(plan: &Plan, app: &AppPlan) -> Result<ChildSpec, String> {
     let secrets = Secrets::default();
     let context = Context { site: &plan.site, server: &plan.server, secrets: &secrets };
-    mainstay_app::child(app, &context).map_err(|error| format!("the app {} cannot run: {error}", app.name))
+    let spec = mainstay_app::child(app, &context);
+    spec.and_then(|spec| mainstay_app::seed(app).map(|()| spec))
+        .map_err(|error| format!("the app {} cannot run: {error}", app.name))
 }

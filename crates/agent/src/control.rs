@@ -124,8 +124,9 @@ pub(crate) fn unwell(status: &ServerStatus) -> Option<String> {
         return Some("the plan is still being carried out".to_owned());
     }
     let role = status.roles.iter().find(|role| role.state != State::Ready)?;
+    let reason = role.not_ready.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let said = role.last_words.last().map(|line| format!("; it said last: {line}")).unwrap_or_default();
-    Some(format!("the role {} is not ready{said}", role.name))
+    Some(format!("the role {} is not ready{reason}{said}", role.name))
 }
 
 /// Answers on the agent's socket until it is dropped.

@@ -74,15 +74,15 @@ pub(crate) async fn watch(supervisor: Arc<Supervisor>, own_roles: &'static [&'st
             let answered = answers(name).await;
             match watched.entry(name).or_default().judge(role.generation, answered, Instant::now()) {
                 Verdict::Fine => {}
-                Verdict::FellSilent => tracing::warn!(role = name, "does not answer on its admin socket"),
+                Verdict::FellSilent => tracing::warn!(child = name, "does not answer on its admin socket"),
                 Verdict::Hangs => {
                     tracing::error!(
-                        role = name,
+                        child = name,
                         seconds = HUNG_AFTER.as_secs(),
                         "does not answer any more and is replaced"
                     );
                     if let Err(error) = supervisor.restart(name).await {
-                        tracing::error!(role = name, %error, "cannot be replaced");
+                        tracing::error!(child = name, %error, "cannot be replaced");
                     }
                 }
             }

@@ -88,6 +88,7 @@ mod tests {
             memory_bytes: Some(1024),
             cpu_seconds: None,
             processes: None,
+            not_ready: None,
             last_words: Vec::new(),
             log_lines_dropped: 0,
         };

@@ -71,7 +71,9 @@ impl Cgroups {
     /// Makes `name` below the group of this process.
     pub fn discover(name: &str) -> Result<Self, CgroupError> {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let trees = own_groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
+        let mut trees = own_groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
+        // What is hidden below another mount is listed too.
+        trees.retain(|tree| tree.folder.is_dir());
         if trees.is_empty() {
             return Err(CgroupError::NoController);
         }
@@ -285,8 +287,10 @@ fn own_groups(cgroup: &str, mountinfo: &str) -> Vec<Tree> {
             Controller::V2 => ("", "cgroup2", ""),
         };
         let group = groups.iter().find(|(names, _)| names.split(',').any(|name| name == listed))?.1;
-        let mount = mounts.iter().find(|m| m.kind == kind && (option.is_empty() || m.has_option(option)))?;
-        Some(Tree { controller, folder: mount.place(group)? })
+        let shows = |m: &&Mount<'_>| m.kind == kind && (option.is_empty() || m.has_option(option));
+        // A later mount may hide an earlier one: in the lab, the server's own part hides the machine's.
+        let folder = mounts.iter().rev().filter(shows).find_map(|mount| mount.place(group))?;
+        Some(Tree { controller, folder })
     };
     let old: Vec<Tree> = CONTROLLERS.into_iter().filter_map(|name| find(Controller::V1(name))).collect();
     if old.is_empty() { find(Controller::V2).into_iter().collect() } else { old }
@@ -427,9 +431,17 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_mounted_from_outside_a_cgroup_namespace_is_left_alone() {
-        let mounts = "24 20 0:20 /../.. /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids\n";
-        assert_eq!(own_groups("3:pids:/\n", mounts), []);
+    fn of_two_trees_the_one_mounted_within_the_cgroup_namespace_counts() {
+        let outer = "24 20 0:20 /../.. /outer/pids rw,relatime - cgroup cgroup rw,pids\n";
+        assert_eq!(own_groups("3:pids:/\n", outer), []);
+        let inner = "30 20 0:20 / /inner/pids rw,relatime - cgroup cgroup rw,pids\n";
+        for mounts in [format!("{outer}{inner}"), format!("{inner}{outer}")] {
+            let folder = PathBuf::from("/inner/pids/");
+            assert_eq!(
+                own_groups("3:pids:/\n", &mounts),
+                [Tree { controller: Controller::V1("pids"), folder }]
+            );
+        }
     }
 
     #[test]

@@ -73,6 +73,7 @@ impl Child {
             memory_bytes: usage.map(|usage| usage.memory_bytes),
             cpu_seconds: usage.map(|usage| usage.cpu.as_secs_f64()),
             processes: usage.map(|usage| usage.processes),
+            not_ready: self.running.values().rev().find_map(Running::not_ready),
             last_words: self.words.lines(),
             log_lines_dropped: self.words.dropped(),
         }

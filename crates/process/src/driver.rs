@@ -262,7 +262,7 @@ impl Driver {
             let name = one.record.spec.name.clone();
             let generation = one.record.generation;
             if let Err(error) = self.adopt_one(one) {
-                tracing::error!(role = name, generation, %error, "a running child cannot be adopted");
+                tracing::error!(child = name, generation, %error, "a running child cannot be adopted");
             }
         }
         let names: Vec<String> = self.children.keys().cloned().collect();
@@ -301,7 +301,7 @@ impl Driver {
         if let Err(source) = running.watch(&name, generation, tell) {
             return Err(Error::Records { path: self.records_path.clone(), source });
         }
-        tracing::info!(role = name, generation, pid = identity.pid, is_alive, "adopted");
+        tracing::info!(child = name, generation, pid = identity.pid, is_alive, "adopted");
         child.running.insert(generation, running);
         let actions = child.machine.adopt(generation, order, record.phase, Instant::now());
         self.act(&name, actions, &mut VecDeque::new());
@@ -370,10 +370,10 @@ impl Driver {
             && let Some(group) = &running.group
             && let Err(error) = group.remove()
         {
-            tracing::debug!(role = name, generation, %error, "its control group stays for now");
+            tracing::debug!(child = name, generation, %error, "its control group stays for now");
         }
         if let Err(error) = self.records.remove(name, generation) {
-            tracing::error!(role = name, generation, %error, "its record cannot be removed");
+            tracing::error!(child = name, generation, %error, "its record cannot be removed");
         }
     }
 
@@ -459,28 +459,33 @@ impl Driver {
         let running = Running::begin(name, generation, process, group, now, self.tell.clone())
             .map_err(StartError::Launch)?;
         child.running.insert(generation, running);
-        tracing::info!(role = name, generation, pid, "started");
+        tracing::info!(child = name, generation, pid, "started");
         Ok(())
     }
 
     fn report(&self, name: &str, report: &Report) {
         match report {
             Report::Ready { generation, after } => {
-                tracing::info!(role = name, generation, after_ms = after.as_millis() as u64, "ready");
+                tracing::info!(child = name, generation, after_ms = after.as_millis() as u64, "ready");
             }
             Report::Fell { generation, failure, falls, restart_in } => {
-                let said = self.children.get(name).map(|child| child.words.lines()).unwrap_or_default();
+                let child = self.children.get(name);
+                let said = child.map(|child| child.words.lines()).unwrap_or_default();
+                let not_ready = child
+                    .and_then(|child| child.running.get(generation))
+                    .and_then(Running::not_ready)
+                    .unwrap_or_default();
                 let restart_in_ms = restart_in.as_millis() as u64;
-                tracing::warn!(role = name, generation, %failure, falls, restart_in_ms, ?said, "fell");
+                tracing::warn!(child = name, generation, %failure, not_ready, falls, restart_in_ms, ?said, "fell");
             }
             Report::Rejected(rejected) => {
                 let failure = &rejected.failure;
-                tracing::error!(role = name, %failure, "the changed role did not get ready; what ran before runs on");
+                tracing::error!(child = name, %failure, "the changed role did not get ready; what ran before runs on");
             }
             Report::Killed { generation } => {
-                tracing::warn!(role = name, generation, "did not stop when asked and is killed");
+                tracing::warn!(child = name, generation, "did not stop when asked and is killed");
             }
-            Report::Stopped => tracing::info!(role = name, "stopped"),
+            Report::Stopped => tracing::info!(child = name, "stopped"),
         }
     }
 
@@ -506,7 +511,7 @@ impl Driver {
                 spec: child.specs[&generation.order.id].clone(),
             };
             if let Err(error) = self.records.write(&record) {
-                tracing::error!(role = name, %error, "its record cannot be written");
+                tracing::error!(child = name, %error, "its record cannot be written");
             }
         }
     }
@@ -524,12 +529,12 @@ impl Driver {
             if let Some(notifier) = &self.notifier
                 && let Err(error) = notifier.drop_kept(&log_name(name))
             {
-                tracing::warn!(role = name, %error, "its log pipe is still kept outside this agent");
+                tracing::warn!(child = name, %error, "its log pipe is still kept outside this agent");
             }
             if let Some(groups) = &self.cgroups
                 && let Err(error) = groups.role_without_limits(name).remove()
             {
-                tracing::debug!(role = name, %error, "its control group stays for now");
+                tracing::debug!(child = name, %error, "its control group stays for now");
             }
         }
     }

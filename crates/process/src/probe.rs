@@ -38,11 +38,11 @@ pub enum NotReady {
     Answer(String),
 }
 
-/// Asks until the child with the main process `pid` is ready. Abort the task to give up.
-pub async fn until_ready(probe: &Probe, pid: i32) {
+/// Asks until the child with the main process `pid` is ready, and tells `hear` why it is not yet. Abort the task to give up.
+pub async fn until_ready(probe: &Probe, pid: i32, hear: impl Fn(&NotReady)) {
     let mut pause = FIRST_PAUSE;
     while let Err(reason) = ask(probe, pid).await {
-        tracing::trace!(?probe, %reason, "not ready yet");
+        hear(&reason);
         tokio::time::sleep(pause).await;
         pause = (pause * 3 / 2).min(LONGEST_PAUSE);
     }
@@ -59,6 +59,7 @@ async fn ask_without_limit(probe: &Probe, pid: i32) -> Result<(), NotReady> {
         Probe::UnixConnect { path } => Ok(UnixStream::connect(path).await.map(drop)?),
         Probe::TcpConnect { port } => Ok(connect(*port).await.map(drop)?),
         Probe::UnixHttp { socket, path } => http(UnixStream::connect(socket).await?, path).await,
+        Probe::UnixAnswer { socket } => http_status(UnixStream::connect(socket).await?, "/").await.map(drop),
         Probe::OwnHttp { socket, path } => {
             let stream = UnixStream::connect(socket).await?;
             // The process that began to listen on the socket.
@@ -78,7 +79,14 @@ async fn connect(port: u16) -> io::Result<TcpStream> {
     TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port)).await
 }
 
-async fn http(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> Result<(), NotReady> {
+async fn http(stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> Result<(), NotReady> {
+    match http_status(stream, path).await? {
+        200..=399 => Ok(()),
+        status => Err(NotReady::Answer(format!("{path} with status {status}"))),
+    }
+}
+
+async fn http_status(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> Result<u16, NotReady> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: mainstay\r\nConnection: close\r\n\r\n"
     );
@@ -88,11 +96,7 @@ async fn http(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> Re
     stream.read_exact(&mut head).await?;
     let text = String::from_utf8_lossy(&head).into_owned();
     let status = text.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..)?.parse::<u16>().ok());
-    match status {
-        Some(200..=399) => Ok(()),
-        Some(status) => Err(NotReady::Answer(format!("{path} with status {status}"))),
-        None => Err(NotReady::Answer(format!("{text:?} instead of HTTP"))),
-    }
+    status.ok_or_else(|| NotReady::Answer(format!("{text:?} instead of HTTP")))
 }
 
 async fn fast_cgi(socket: &Path, path: &str) -> Result<(), NotReady> {
@@ -177,6 +181,23 @@ mod tests {
         assert_eq!(error.to_string(), "it answers /health with status 503");
         let port = http_server(b"SSH-2.0-OpenSSH_9").await;
         assert!(matches!(ask(&Probe::TcpHttp { port, path }, 0).await, Err(NotReady::Answer(_))));
+    }
+
+    #[tokio::test]
+    async fn of_an_unknown_program_any_answer_counts_and_silence_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("app.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            for answer in [&b"HTTP/1.1 404 Not Found\r\n\r\n"[..], b""] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1024]).await.unwrap();
+                stream.write_all(answer).await.unwrap();
+            }
+        });
+        let probe = Probe::UnixAnswer { socket };
+        ask(&probe, 0).await.unwrap();
+        assert!(ask(&probe, 0).await.is_err());
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Signal as Sig, pidfd_send_signal};
@@ -35,6 +35,8 @@ pub(crate) struct Running {
     pub(crate) recorded: Adopted,
     /// Set once it was asked to stop or killed by us.
     pub(crate) asked: bool,
+    /// Why it is not ready yet. Guards a sentence; held only to set or to copy it.
+    not_ready: Arc<Mutex<Option<String>>>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -47,7 +49,16 @@ impl Running {
         recorded: Adopted,
     ) -> Self {
         let handle = handle.map(Arc::new);
-        Self { identity, handle, group, since, recorded, asked: false, tasks: Vec::new() }
+        Self {
+            identity,
+            handle,
+            group,
+            since,
+            recorded,
+            asked: false,
+            not_ready: Arc::default(),
+            tasks: Vec::new(),
+        }
     }
 
     /// A generation that has just been started. If it cannot be watched it is killed: nothing runs unwatched.
@@ -126,17 +137,27 @@ impl Running {
     ) {
         let name = name.to_owned();
         let pid = self.identity.pid;
+        let not_ready = self.not_ready.clone();
         let task = tokio::spawn(async move {
             if is_shared && !matches!(probe, Probe::OwnHttp { .. }) {
                 tokio::time::sleep(SETTLED_AFTER).await;
             }
             match probe {
                 Probe::Started => until_started(pid).await,
-                other => probe::until_ready(&other, pid).await,
+                other => {
+                    let hear = |reason: &probe::NotReady| *locked(&not_ready) = Some(reason.to_string());
+                    probe::until_ready(&other, pid, hear).await;
+                }
             }
+            *locked(&not_ready) = None;
             let _ = tell.send((name, Event::Ready { generation })).await;
         });
         self.tasks.push(task.abort_handle());
+    }
+
+    /// Why it is not ready yet; none when it is, or was never asked.
+    pub(crate) fn not_ready(&self) -> Option<String> {
+        locked(&self.not_ready).clone()
     }
 
     /// Asks the main process to stop.
@@ -206,6 +227,10 @@ impl Drop for Running {
             task.abort();
         }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How the processes of a generation are found.

@@ -126,7 +126,13 @@ pub enum Probe {
         /// The path asked for.
         path: String,
     },
-    /// Likewise, but only the child's own main process counts: of two generations that serve one path in turn, the
+    /// When GET of `/` over a Unix socket is answered with any status at all: for programs that are handed a listening socket,
+    /// which accepts connections before they do, and of which nothing else is known.
+    UnixAnswer {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// Likewise to `UnixHttp`, but only the child's own main process counts: of two generations that serve one path in turn, the
     /// older one's answer says nothing about the newer. For our own roles.
     OwnHttp {
         /// The socket, which the child binds itself.

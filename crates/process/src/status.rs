@@ -37,6 +37,8 @@ pub struct ChildStatus {
     pub cpu_seconds: Option<f64>,
     /// Its processes; absent without control groups.
     pub processes: Option<u64>,
+    /// Why the generation that starts is not ready yet.
+    pub not_ready: Option<String>,
     /// What it wrote last.
     pub last_words: Vec<String>,
     /// Log lines that could not be written.

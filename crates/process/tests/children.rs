@@ -252,6 +252,8 @@ async fn a_changed_child_that_never_gets_ready_is_dropped_and_the_old_one_serves
         let mut broken = spec("app", "exit 4");
         broken.ready = Probe::UnixConnect { path: folder.path().join("never.sock") };
         supervisor.run(broken).await.unwrap();
+        let why = |now: &ChildStatus| now.not_ready.as_ref().is_some_and(|why| why.contains("no answer"));
+        until(&supervisor, "app", "explained", |now| why(now) || now.rejected.is_some()).await;
         let now = until(&supervisor, "app", "rejected", |now| now.rejected.is_some()).await;
         assert_eq!((now.pid, now.state), (first.pid, State::Ready));
         assert_eq!(now.rejected.as_deref(), Some("it exited with code 4"));

@@ -187,7 +187,7 @@ impl LogReader {
                 self.words.with(|said| said.dropped += lines);
                 // Once per trouble: a full disk is no reason to write more.
                 if !std::mem::replace(&mut self.in_trouble, true) {
-                    tracing::error!(role = self.source.role, %error, "the role's log cannot be written; its lines are dropped");
+                    tracing::error!(child = self.source.role, %error, "the role's log cannot be written; its lines are dropped");
                 }
             }
         }
