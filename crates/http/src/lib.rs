@@ -11,7 +11,6 @@
 //! refused. Deadlines and limits are all in [`settings`].
 
 mod body;
-pub mod date;
 mod error;
 mod h2;
 mod message;
@@ -22,6 +21,7 @@ mod watch;
 
 pub mod admin;
 pub mod client;
+pub mod date;
 pub mod h1;
 pub mod metrics;
 pub mod pool;

@@ -109,13 +109,11 @@ impl<T: Transport> Connection<T> {
     /// Begins to wait for a head.
     pub(crate) fn expect_head(&self, first: bool) {
         let timeouts = &self.worker.settings.timeouts;
-        let idle = !first && self.input.borrow().bytes.is_empty();
+        // A connection without a byte may be asked to leave, whether it is kept or was opened in advance.
+        let idle = self.input.borrow().bytes.is_empty();
+        let patience = if idle && !first { timeouts.idle } else { timeouts.head };
         self.watch.idle.set(idle);
-        self.watch.read_by.set(self.worker.watches.clock.after(if idle {
-            timeouts.idle
-        } else {
-            timeouts.head
-        }));
+        self.watch.read_by.set(self.worker.watches.clock.after(patience));
         self.request.set(self.request.get() + 1);
     }
 

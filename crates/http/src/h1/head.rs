@@ -261,9 +261,11 @@ fn framing_rejection(error: fields::FramingError) -> Rejection {
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
+    use http::{StatusCode, Version};
+    use proptest::prelude::*;
 
     use super::{RequestHead, parse};
+    use crate::h1::lines::{HeadScanner, Scan};
     use crate::settings::Limits;
 
     fn accepted(head: &str) -> RequestHead {
@@ -324,5 +326,55 @@ mod tests {
         assert_eq!(refused(&format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n")), 414);
         assert_eq!(refused("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n"), 413);
         assert_eq!(refused("POST / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n"), 417);
+    }
+
+    /// Pieces out of which heads are made, good ones and bad ones.
+    const PIECES: [&str; 24] = [
+        "GET ",
+        "POST ",
+        "/",
+        "/a?b",
+        "*",
+        "http://a/",
+        " HTTP/1.1",
+        " HTTP/1.0",
+        " HTTP/9.9",
+        "\r\n",
+        "\r\n\r\n",
+        "\n",
+        "\r",
+        "Host: a\r\n",
+        "Host: b\r\n",
+        "Content-Length: 1\r\n",
+        "Content-Length: +1\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Connection: close, host\r\n",
+        ": ",
+        " ",
+        "\t",
+        "\0",
+        "\u{e4}",
+    ];
+
+    proptest! {
+        #[test]
+        fn any_bytes_have_one_reading_however_they_arrive(
+            pieces in prop::collection::vec(prop::sample::select(PIECES.to_vec()), 0..12),
+        ) {
+            let bytes = pieces.concat().into_bytes();
+            let whole = HeadScanner::default().scan(&bytes);
+            let mut scanner = HeadScanner::default();
+            let split = (0..=bytes.len())
+                .map(|end| scanner.scan(&bytes[..end]))
+                .find(|scan| !matches!(scan, Ok(Scan::Partial { .. })))
+                .unwrap_or(whole);
+            prop_assert_eq!(whole.is_ok(), split.is_ok());
+            if let Ok(Scan::Complete { start, end }) = whole {
+                prop_assert_eq!(whole, split);
+                if let Ok(head) = parse(&bytes[start..end], &Limits::default()) {
+                    prop_assert!(head.host.is_some() || head.version == Version::HTTP_10);
+                }
+            }
+        }
     }
 }

@@ -302,12 +302,14 @@ fn draining_finishes_what_is_in_flight_and_refuses_no_one() {
     idle.get("/");
     let mut kept = server.connect();
     kept.get("/");
+    let mut unused = server.connect();
+    eventually("all are accepted", || server.metric("http_connections_open ") == "4");
     server.shutdown.drain();
     // A kept connection that is used while draining is answered, and told to go.
     assert_eq!(kept.get("/again").field("connection"), Some("close"));
     let answer = busy.answer();
     assert_eq!((answer.text().as_str(), answer.field("connection")), ("later", Some("close")));
-    assert!(busy.is_closed() && idle.is_closed() && kept.is_closed());
+    assert!(busy.is_closed() && idle.is_closed() && kept.is_closed() && unused.is_closed());
     server.join();
 }
 
