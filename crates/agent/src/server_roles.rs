@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use mainstay_process::{ChildSpec, FileSpec, FolderSpec, Probe, Replace, Signal, SocketSpec, Stop};
@@ -41,8 +42,17 @@ struct RoleConfig<'a, P> {
     log: PathBuf,
 }
 
-/// The first digits of the SHA-256 of this binary.
+/// The first digits of the SHA-256 of this binary. It is read once: what runs does not change.
 pub(crate) fn binary_digest() -> io::Result<String> {
+    static KNOWN: OnceLock<String> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(known.clone());
+    }
+    let digest = digest_of_this_binary()?;
+    Ok(KNOWN.get_or_init(|| digest).clone())
+}
+
+fn digest_of_this_binary() -> io::Result<String> {
     let mut file = std::fs::File::open(THIS_BINARY)?;
     let mut hasher = Sha256::new();
     let mut chunk = vec![0; 1 << 20];
