@@ -88,7 +88,12 @@ pub(crate) fn specs(plan: &Plan, digest: &str) -> Result<Vec<ChildSpec>, serde_j
 fn web(plan: &WebPlan, digest: &str, shares: u16) -> Result<ChildSpec, serde_json::Error> {
     let tcp = |address: &SocketAddr| SocketSpec::Tcp { address: *address, shares };
     let sockets = plan.listen.iter().map(tcp).collect();
-    own_role("web", plan, digest, sockets, WEB_GRACE)
+    let mut spec = own_role("web", plan, digest, sockets, WEB_GRACE)?;
+    let user = spec.user.clone();
+    // The access log is the role's own: its lines do not pass through the agent.
+    let path = PathBuf::from(paths::LOG).join("web");
+    spec.folders.push(FolderSpec { path, group: user.clone(), user, mode: 0o750 });
+    Ok(spec)
 }
 
 fn dns(plan: &DnsPlan, digest: &str, shares: u16) -> Result<ChildSpec, serde_json::Error> {
