@@ -86,15 +86,9 @@ fn chown(path: &std::path::Path, user: &str) -> Result<(), Error> {
     std::os::unix::fs::chown(path, Some(account.uid), Some(account.gid)).map_err(file("give away", path))
 }
 
-/// Every file of the folder is on disk before the folder gets its name.
+/// Everything is on disk before the folder gets its name. One call for the whole file system: the hundreds of small
+/// files one by one would each wait for the disk.
 fn sync(folder: &std::path::Path) -> Result<(), Error> {
-    for entry in fs::read_dir(folder).map_err(file("read", folder))? {
-        let path = entry.map_err(file("read", folder))?.path();
-        if path.is_dir() {
-            sync(&path)?;
-        } else {
-            fs::File::open(&path).and_then(|open| open.sync_all()).map_err(file("sync", &path))?;
-        }
-    }
-    fs::File::open(folder).and_then(|open| open.sync_all()).map_err(file("sync", folder))
+    let open = fs::File::open(folder).map_err(file("open", folder))?;
+    rustix::fs::syncfs(&open).map_err(io::Error::from).map_err(file("sync", folder))
 }
