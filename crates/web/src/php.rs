@@ -96,10 +96,10 @@ pub(crate) fn params(request: &Request, script: &Script, place: &Place<'_>) -> V
     put("SCRIPT_FILENAME", &[place.root, &script.path].concat());
     put("DOCUMENT_ROOT", place.root);
     put("SCRIPT_NAME", &script.path);
-    put("PATH_INFO", &script.path_info);
     put("DOCUMENT_URI", &[&script.path[..], &script.path_info].concat());
+    // With cgi.fix_pathinfo=0 php-fpm takes a PATH_INFO that is there, even an empty one, as the script's own path.
     if !script.path_info.is_empty() {
-        put("PATH_TRANSLATED", &[place.root, &script.path_info].concat());
+        put("PATH_INFO", &script.path_info);
     }
     let query = request.uri.query().unwrap_or_default();
     match request.uri.query() {
