@@ -24,7 +24,7 @@ fn a_visitor_reads_and_signs_the_guest_book_by_name() {
     let form = r#"
         jar=$(mktemp); url=http://www.foobar.com
         token=$(curl -s -c $jar $url/ | sed -n 's/.*name="token" value="\([0-9a-f]*\)".*/\1/p' | head -1)
-        curl -s -b $jar -o /dev/null -w '%{http_code}' $url/entries -F token=$token -F author=Ada -F 'message=<b>Hello</b>'
+        curl -s -b $jar -o /dev/null -w '%{http_code}' $url/entries --form-string token=$token --form-string author=Ada --form-string 'message=<b>Hello</b>'
     "#;
     assert_eq!(lab.on("client", &["sh", "-c", form]), "303\n".trim_end());
     assert!(lab.visit(SITE, &[]).body.contains("&lt;b&gt;Hello&lt;/b&gt;"));
