@@ -2,7 +2,7 @@
 //!
 //! [`child`] says how php-fpm, gunicorn, uvicorn or any command is started, with what environment and as whom; the
 //! agent keeps it running. [`release`] makes a release of a code base, named by its content, and [`venv`] the virtual environment that a
-//! Python release needs. All of this is description and files; no process is kept here.
+//! Python release needs; [`seed`] gives an app's writable folders what they begin with. All of this is description and files; no process is kept here.
 
 pub mod command;
 mod environment;
@@ -10,6 +10,7 @@ mod error;
 pub mod php;
 mod python;
 pub mod release;
+mod seed;
 pub mod venv;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use mainstay_site::{AppName, ServerName, SiteName, paths};
 
 pub use environment::Secrets;
 pub use error::Error;
+pub use seed::seed;
 
 /// The user of the web server, whose group may connect to the apps' sockets and read what they store.
 pub const WEB_USER: &str = "mainstay-web";
@@ -50,7 +52,7 @@ pub fn role_name(app: &AppName) -> String {
 /// # Errors
 /// [`Error`] if a secret is missing or the program that runs the app is not installed.
 pub fn child(plan: &AppPlan, context: &Context<'_>) -> Result<ChildSpec, Error> {
-    let env = environment::of(plan, context)?;
+    let mut env = environment::of(plan, context)?;
     let mut spec = match &plan.runtime {
         Runtime::Php { workers, settings } => php::child(plan, *workers, settings)?,
         Runtime::Python { interface, entry, workers, environment } => {
@@ -58,7 +60,9 @@ pub fn child(plan: &AppPlan, context: &Context<'_>) -> Result<ChildSpec, Error> 
         }
         Runtime::Command { command, listen } => command::child(plan, command, *listen),
     };
-    spec.env.extend(env);
+    // What the runtime itself needs, such as the socket it is handed, is not the app's to change.
+    env.append(&mut spec.env);
+    spec.env = env;
     spec.folders.extend(folders(plan));
     Ok(spec)
 }

@@ -12,6 +12,8 @@ use crate::{Error, WEB_USER, release_folder, role_name, temporary, user};
 
 /// The path on which php-fpm itself answers, so that no script is run to see whether it lives.
 pub const PING_PATH: &str = "/-/mainstay-ping";
+/// The path on which php-fpm tells how busy its workers are. Like the ping, it is no script's name: visitors cannot reach it.
+pub const STATUS_PATH: &str = "/-/mainstay-status";
 
 pub(crate) fn child(
     plan: &AppPlan,
@@ -88,6 +90,7 @@ fn configuration(plan: &AppPlan, workers: u32, socket: &Path) -> String {
          pm.max_children = {workers}\n\
          pm.max_requests = 10000\n\
          ping.path = {PING_PATH}\n\
+         pm.status_path = {STATUS_PATH}\n\
          catch_workers_output = yes\n\
          decorate_workers_output = no\n\
          ; the environment holds what the plan gives and nothing else\n\
@@ -102,6 +105,8 @@ fn configuration(plan: &AppPlan, workers: u32, socket: &Path) -> String {
 fn php_ini(plan: &AppPlan, settings: &BTreeMap<String, String>) -> String {
     let temporary = temporary(&plan.name).display().to_string();
     let sessions = paths::app_data(&plan.name).join(".sessions").display().to_string();
+    let database = plan.database.as_ref().and_then(|database| database.socket.as_ref());
+    let database = database.map(|socket| socket.display().to_string()).unwrap_or_default();
     let defaults = [
         ("expose_php", "0"),
         ("display_errors", "0"),
@@ -119,12 +124,19 @@ fn php_ini(plan: &AppPlan, settings: &BTreeMap<String, String>) -> String {
         ("cgi.fix_pathinfo", "0"),
         ("date.timezone", "UTC"),
         ("opcache.enable", "1"),
-        // A release never changes under its path, so nothing has to be looked at twice.
-        ("opcache.validate_timestamps", "0"),
+        // A release never changes under its path, so nothing has to be looked at twice; what an app writes itself, such
+        // as plugins, may be code too.
+        ("opcache.validate_timestamps", if plan.writable.is_empty() { "0" } else { "1" }),
+        ("opcache.revalidate_freq", "2"),
         ("realpath_cache_size", "4096K"),
         ("zend.exception_ignore_args", "1"),
+        // Where `localhost` is, for apps that know no other name of the database.
+        ("mysqli.default_socket", database.as_str()),
+        ("pdo_mysql.default_socket", database.as_str()),
     ];
     let mut all: BTreeMap<&str, &str> = defaults.into();
     all.extend(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    all.into_iter().map(|(name, value)| format!("{name} = \"{}\"\n", value.replace('"', ""))).collect()
+    all.into_iter()
+        .map(|(name, value)| format!("{name} = \"{}\"\n", value.replace(['"', '\n'], "")))
+        .collect()
 }

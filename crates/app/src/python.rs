@@ -48,6 +48,9 @@ pub(crate) fn child(
             "--workers",
             &workers,
             "--no-access-log",
+            // Only the web server's group can connect, and it says who the visitor is.
+            "--forwarded-allow-ips",
+            "*",
             "--log-level",
             "warning",
             "--timeout-graceful-shutdown",
@@ -67,9 +70,9 @@ pub(crate) fn child(
         folders: Vec::new(),
         files: Vec::new(),
         // The socket takes connections before the app does, so only an answer counts.
-        ready: Probe::UnixHttp {
-            socket,
-            path: plan.readiness_path.clone().unwrap_or_else(|| "/".to_owned()),
+        ready: match &plan.readiness_path {
+            Some(path) => Probe::UnixHttp { socket, path: path.clone() },
+            None => Probe::UnixAnswer { socket },
         },
         ready_within: Duration::from_secs(60),
         stop: Stop { signal: Signal::Terminate, grace: Duration::from_secs(30) },

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use mainstay_site::{AppName, paths};
 use sha2::{Digest, Sha256};
 
-use crate::Error;
 use crate::error::file;
+use crate::{Error, seed};
 
 /// The most files of a code base.
 const MOST_FILES: u64 = 200_000;
@@ -19,6 +19,9 @@ const MOST_BYTES: u64 = 4 << 30;
 const LEFT_OUT: [&str; 6] = [".git", ".hg", ".svn", "__pycache__", ".venv", "node_modules/.cache"];
 /// Releases that are kept besides the live one, so that one can go back.
 const KEPT: usize = 5;
+
+/// A release that is still unfinished after this long was left behind by a process that ended early.
+const LEFT_BEHIND_AFTER: std::time::Duration = std::time::Duration::from_hours(1);
 
 /// What a release is made of.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +55,7 @@ pub fn build(source: &Source<'_>, releases: &Path) -> Result<String, Error> {
     if release.is_dir() {
         return Ok(id);
     }
-    let new = releases.join(format!(".{id}.new"));
+    let new = unfinished(releases, &id);
     remove_tree(&new)?;
     fs::create_dir_all(&new).map_err(file("make", &new))?;
     for (name, entry) in &entries {
@@ -82,7 +85,7 @@ pub fn build(source: &Source<'_>, releases: &Path) -> Result<String, Error> {
         }
     }
     fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).map_err(file("change", &new))?;
-    fs::rename(&new, &release).map_err(file("name", &release))?;
+    publish(&new, &release)?;
     Ok(id)
 }
 
@@ -95,10 +98,26 @@ pub fn copy(built: &Path, releases: &Path, id: &str) -> Result<(), Error> {
     if release.is_dir() {
         return Ok(());
     }
-    let new = releases.join(format!(".{id}.new"));
+    let new = unfinished(releases, id);
     remove_tree(&new)?;
     copy_tree(built, &new)?;
-    fs::rename(&new, &release).map_err(file("name", &release))
+    publish(&new, &release)
+}
+
+/// The folder in which one process makes a release.
+fn unfinished(releases: &Path, id: &str) -> PathBuf {
+    releases.join(format!(".{id}.{}.new", std::process::id()))
+}
+
+/// Gives a finished folder its name, once all of it is on disk: a name stands for its content also after a power cut.
+/// If another was quicker, its folder has the same content and stays.
+pub(crate) fn publish(new: &Path, name: &Path) -> Result<(), Error> {
+    let folder = fs::File::open(new).map_err(file("open", new))?;
+    rustix::fs::syncfs(&folder).map_err(io::Error::from).map_err(file("sync", new))?;
+    match fs::rename(new, name) {
+        Err(_) if name.is_dir() => remove_tree(new),
+        result => result.map_err(file("name", name)),
+    }
 }
 
 /// Removes all but the live release and the newest few.
@@ -111,7 +130,10 @@ pub fn prune(releases: &Path, live: &str) -> Result<(), Error> {
         .filter_map(|entry| {
             let entry = entry.ok()?;
             let modified = entry.metadata().ok()?.modified().ok()?;
-            (entry.file_name() != live).then(|| (modified, entry.path()))
+            // Another process may be about to finish one whose name begins with a dot; only old ones are leftovers.
+            let unfinished = entry.file_name().as_encoded_bytes().starts_with(b".");
+            let is_fresh = modified.elapsed().is_ok_and(|age| age < LEFT_BEHIND_AFTER);
+            (entry.file_name() != live && !(unfinished && is_fresh)).then(|| (modified, entry.path()))
         })
         .collect();
     old.sort();
@@ -140,7 +162,7 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<(), Error> {
     fs::set_permissions(to, metadata.permissions()).map_err(file("change", to))
 }
 
-fn remove_tree(path: &Path) -> Result<(), Error> {
+pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::File { doing: "remove", path: path.to_owned(), source: error })
@@ -160,9 +182,15 @@ fn list(source: &Source<'_>) -> Result<Vec<(PathBuf, Entry)>, Error> {
         for entry in entries {
             let entry = entry.map_err(file("read", &folder))?;
             let name = name.join(entry.file_name());
-            if is_left_out(&name) || source.writable.iter().any(|writable| name == Path::new(writable)) {
+            if is_left_out(&name) {
                 continue;
             }
+            // What a writable folder holds goes where the server finds it when the app starts for the first time.
+            let name = if source.writable.iter().any(|writable| name == Path::new(writable)) {
+                Path::new(seed::FOLDER).join(name)
+            } else {
+                name
+            };
             let path = entry.path();
             let metadata = fs::symlink_metadata(&path).map_err(file("read", &path))?;
             let (path, metadata) = if metadata.is_symlink() {
@@ -215,7 +243,8 @@ enum Resolved {
 fn resolve(source: &Source<'_>, root: &Path, link: &Path) -> Result<Resolved, Error> {
     let target = fs::read_link(link).map_err(file("read", link))?;
     let real = link.canonicalize().map_err(file("follow", link))?;
-    if target.is_relative() && real.starts_with(root) {
+    // A relative link in a followed folder would lead elsewhere from where the folder is copied to.
+    if target.is_relative() && real.starts_with(root) && link.starts_with(root) {
         return Ok(Resolved::Link(target));
     }
     // A link back to its own parents would be followed for ever.
@@ -303,6 +332,8 @@ mod tests {
             paths::app_data(&app).join("public/uploads")
         );
         assert!(!release.join(".git").exists());
+        let seed = release.join(".mainstay-seed/public/uploads/old.png");
+        assert_eq!(fs::read_to_string(seed).unwrap(), "x");
     }
 
     #[test]
