@@ -103,8 +103,7 @@ fn is_plain(path: &[u8]) -> bool {
     let mut before = 0;
     for byte in path {
         let plain = match byte {
-            b'/' => before != b'/',
-            b'.' => before != b'/',
+            b'/' | b'.' => before != b'/',
             b'%' | b'\\' => false,
             byte => byte.is_ascii_graphic(),
         };

@@ -184,13 +184,11 @@ async fn take_body(body: Body, length: Option<u64>) -> Result<Taken, Failed> {
     };
     let mut start = BytesMut::new();
     while start.len() < READ_FIRST_BYTES {
-        match poll_fn(|cx| stream.poll_data(cx)).await {
-            Some(piece) => start.extend_from_slice(&piece.map_err(Failed::Body)?),
-            None => {
-                let length = start.len() as u64;
-                return Ok((start.into(), None, length));
-            }
-        }
+        let Some(piece) = poll_fn(|cx| stream.poll_data(cx)).await else {
+            let length = start.len() as u64;
+            return Ok((start.into(), None, length));
+        };
+        start.extend_from_slice(&piece.map_err(Failed::Body)?);
     }
     if let Some(length) = length {
         return Ok((start.into(), Some(stream), length));

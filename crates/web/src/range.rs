@@ -80,6 +80,8 @@ fn number(text: &str) -> Number {
 }
 
 #[cfg(test)]
+// A vector of one range is what is meant.
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::{Asked, MOST_RANGES, parse};
     use proptest::prelude::*;

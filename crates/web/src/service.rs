@@ -1,6 +1,7 @@
 //! Answers requests on one worker.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::header::{ALLOW, CONTENT_LENGTH, LOCATION};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -238,8 +239,8 @@ impl Web {
             php::params(&request, &script, &place)
         };
         match php::ask(client, request, params).await {
-            Ok((response, duration)) => self.from_app(response, duration, &wish, record),
-            Err(failed) => self.failed(failed.status(), failed.reason(), &failed, record),
+            Ok((response, duration)) => pass_on(response, duration, wish.as_ref(), record),
+            Err(failed) => fail(failed.status(), failed.reason(), &failed, record),
         }
     }
 
@@ -257,44 +258,14 @@ impl Web {
         };
         proxy::prepare(&mut request, &path, &id);
         match proxy.ask(request).await {
-            Ok((response, duration)) => self.from_app(response, duration, &wish, record),
-            Err(failed) => self.failed(failed.status(), failed.reason(), &failed, record),
+            Ok((response, duration)) => pass_on(response, duration, wish.as_ref(), record),
+            Err(failed) => fail(failed.status(), failed.reason(), &failed, record),
         }
     }
 
     fn wish(&self, request: &Request) -> Option<Wish> {
         let host = request.host.as_deref().unwrap_or_default();
         self.compress.then(|| Wish::of(&request.method, &request.headers, host))
-    }
-
-    fn from_app(
-        &self,
-        response: Response,
-        duration: std::time::Duration,
-        wish: &Option<Wish>,
-        record: &mut Record,
-    ) -> Response {
-        record.upstream = Some(duration);
-        record.target.metrics.upstream_answered(duration);
-        match wish {
-            Some(wish) => compress::response(response, wish),
-            None => response,
-        }
-    }
-
-    fn failed(
-        &self,
-        status: StatusCode,
-        reason: &str,
-        error: &dyn std::fmt::Display,
-        record: &Record,
-    ) -> Response {
-        record.target.metrics.upstream_failed(reason);
-        if status.is_server_error() {
-            let id = String::from_utf8_lossy(&record.id);
-            tracing::warn!(app = record.target.name, request_id = %id, %error, "an app did not answer");
-        }
-        pages::error(status, &record.id)
     }
 
     fn finish(&self, mut response: Response, record: Record) -> Response {
@@ -311,6 +282,26 @@ impl Web {
         *response.body_mut() = record.answered(status, body);
         response
     }
+}
+
+/// An app's response, compressed where that is wanted.
+fn pass_on(response: Response, duration: Duration, wish: Option<&Wish>, record: &mut Record) -> Response {
+    record.upstream = Some(duration);
+    record.target.metrics.upstream_answered(duration);
+    match wish {
+        Some(wish) => compress::response(response, wish),
+        None => response,
+    }
+}
+
+/// A page instead of an app's response.
+fn fail(status: StatusCode, reason: &str, error: &dyn std::fmt::Display, record: &Record) -> Response {
+    record.target.metrics.upstream_failed(reason);
+    if status.is_server_error() {
+        let id = String::from_utf8_lossy(&record.id);
+        tracing::warn!(app = record.target.name, request_id = %id, %error, "an app did not answer");
+    }
+    pages::error(status, &record.id)
 }
 
 /// What a look for a file came to.

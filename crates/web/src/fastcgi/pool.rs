@@ -33,7 +33,7 @@ const MOST_PAUSE: Duration = Duration::from_millis(100);
 /// What the workers share: the right to connect.
 #[derive(Debug)]
 pub(crate) struct Permits {
-    permits: Arc<Semaphore>,
+    free: Arc<Semaphore>,
     /// Requests that wait, of all workers.
     waiting: AtomicUsize,
     wanted: Notify,
@@ -42,7 +42,7 @@ pub(crate) struct Permits {
 impl Permits {
     pub(crate) fn new(connections: u32) -> Arc<Self> {
         Arc::new(Self {
-            permits: Arc::new(Semaphore::new(connections.max(1) as usize)),
+            free: Arc::new(Semaphore::new(connections.max(1) as usize)),
             waiting: AtomicUsize::new(0),
             wanted: Notify::new(),
         })
@@ -109,7 +109,7 @@ impl Pool {
                 return Ok(Connection { reused: true, ..idle.connection });
             }
         }
-        let permit = match Arc::clone(&self.shared.permits).try_acquire_owned() {
+        let permit = match Arc::clone(&self.shared.free).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => match self.wait().await? {
                 Given::Connection(connection) => return Ok(connection),
@@ -127,7 +127,7 @@ impl Pool {
         let _waiting = Waiting::new(&self.shared);
         let (give, given) = oneshot::channel();
         self.queue.borrow_mut().push_back(give);
-        let permit = Arc::clone(&self.shared.permits).acquire_owned();
+        let permit = Arc::clone(&self.shared.free).acquire_owned();
         tokio::select! {
             biased;
             Ok(connection) = given => Ok(Given::Connection(connection)),

@@ -100,9 +100,11 @@ impl Identity {
     }
 }
 
+type Entries = HashMap<Rc<[u8]>, Rc<Entry>>;
+
 /// One worker's files.
 pub(crate) struct Cache {
-    roots: Vec<(Root, RefCell<HashMap<Rc<[u8]>, Rc<Entry>>>)>,
+    roots: Vec<(Root, RefCell<Entries>)>,
     order: RefCell<VecDeque<(RootId, Rc<[u8]>)>>,
     bytes: Cell<usize>,
     metrics: FileMetrics,
@@ -146,7 +148,7 @@ impl Cache {
         };
         let identity = Identity::of(&stat);
         if let Some(entry) = entry {
-            if entry.identity == identity && self.coded_unchanged(root, path, &entry, now) {
+            if entry.identity == identity && coded_unchanged(root, path, &entry, now) {
                 entry.checked.set(now);
                 entry.used.set(true);
                 self.metrics.revalidated.inc();
@@ -158,18 +160,6 @@ impl Cache {
         let entry = Rc::new(read(root, path, file, &stat, now)?);
         self.insert(id, path, &entry);
         Ok(Found::File(entry))
-    }
-
-    /// Whether the precompressed forms are still those that were found. Told by their number alone: whoever makes them
-    /// anew makes the file anew too.
-    fn coded_unchanged(&self, root: &Root, path: &[u8], entry: &Entry, now: Instant) -> bool {
-        if !entry.media_type.compressible {
-            return true;
-        }
-        let there = Coding::ALL
-            .into_iter()
-            .filter(|coding| matches!(root.open(&with_suffix(path, *coding), now), Ok(Opened::File(..))));
-        there.eq(entry.coded.iter().map(|(coding, _)| *coding))
     }
 
     fn insert(&self, id: RootId, path: &[u8], entry: &Rc<Entry>) {
@@ -212,6 +202,18 @@ impl Entry {
         };
         2 * of(&self.plain) + self.coded.iter().map(|(_, form)| of(form)).sum::<usize>()
     }
+}
+
+/// Whether the precompressed forms are still those that were found. Told by their number alone: whoever makes them
+/// anew makes the file anew too.
+fn coded_unchanged(root: &Root, path: &[u8], entry: &Entry, now: Instant) -> bool {
+    if !entry.media_type.compressible {
+        return true;
+    }
+    let there = Coding::ALL
+        .into_iter()
+        .filter(|coding| matches!(root.open(&with_suffix(path, *coding), now), Ok(Opened::File(..))));
+    there.eq(entry.coded.iter().map(|(coding, _)| *coding))
 }
 
 fn with_suffix(path: &[u8], coding: Coding) -> Vec<u8> {
