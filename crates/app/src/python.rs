@@ -19,13 +19,12 @@ pub(crate) fn child(
     let socket = paths::app_socket(&plan.name);
     let user = user(&plan.name);
     let workers = workers.to_string();
-    // The listening socket is descriptor 3, the first that a child is given.
+    // The listening socket is descriptor 3, the first that a child is given. gunicorn learns that from LISTEN_FDS, and then
+    // does not remove the socket's file at its end; named by `--bind` too, it would be taken twice and closed once too often.
     let args: Vec<&str> = match interface {
         PythonInterface::Wsgi => vec![
             "-m",
             "gunicorn",
-            "--bind",
-            "fd://3",
             "--workers",
             &workers,
             "--threads",
