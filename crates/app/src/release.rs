@@ -1,5 +1,6 @@
 //! Releases: a code base copied to a folder that is named by its content and never changes again.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -274,7 +275,16 @@ fn identity(source: &Source<'_>, entries: &[(PathBuf, Entry)]) -> Result<String,
             }
         }
     }
-    Ok(digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+    Ok(short(&digest.finalize()))
+}
+
+/// The name that a digest stands for: its first 12 hexadecimal digits.
+pub(crate) fn short(digest: &[u8]) -> String {
+    digest.iter().take(6).fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn content_digest(path: &Path) -> Result<Vec<u8>, Error> {

@@ -35,7 +35,7 @@ pub fn identity(requirements: &Path) -> Result<String, Error> {
     digest.update(&version.stdout);
     digest.update(servers(&text).join(" "));
     digest.update(&text);
-    Ok(digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+    Ok(release::short(&digest.finalize()))
 }
 
 /// Makes the environment below `cache` unless it is there, and returns its id.

@@ -1,5 +1,7 @@
 //! A real server in a temporary folder: made once, provisioned once, and killed in the middle of writes.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
