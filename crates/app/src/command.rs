@@ -69,7 +69,7 @@ pub(crate) fn child(plan: &AppPlan, command: &[String], listen: CommandListen) -
         folders: Vec::new(),
         files,
         ready,
-        ready_within: Duration::from_secs(60),
+        ready_within: Duration::from_mins(1),
         stop: Stop { signal: Signal::Terminate, grace: Duration::from_secs(30) },
         replace: Replace::StopFirst,
         memory: plan.memory,

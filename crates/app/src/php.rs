@@ -1,6 +1,7 @@
 //! PHP: a php-fpm of the app's own, running as the app's user.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -136,7 +137,9 @@ fn php_ini(plan: &AppPlan, settings: &BTreeMap<String, String>) -> String {
     ];
     let mut all: BTreeMap<&str, &str> = defaults.into();
     all.extend(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    all.into_iter()
-        .map(|(name, value)| format!("{name} = \"{}\"\n", value.replace(['"', '\n'], "")))
-        .collect()
+    all.into_iter().fold(String::new(), |mut text, (name, value)| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name} = \"{}\"", value.replace(['"', '\n'], ""));
+        text
+    })
 }

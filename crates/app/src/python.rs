@@ -73,7 +73,7 @@ pub(crate) fn child(
             Some(path) => Probe::UnixHttp { socket, path: path.clone() },
             None => Probe::UnixAnswer { socket },
         },
-        ready_within: Duration::from_secs(60),
+        ready_within: Duration::from_mins(1),
         stop: Stop { signal: Signal::Terminate, grace: Duration::from_secs(30) },
         replace: Replace::Overlap,
         memory: plan.memory,

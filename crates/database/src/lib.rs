@@ -98,8 +98,8 @@ pub fn child(plan: &DatabasePlan, server: Ipv4Addr, place: &Place) -> Result<Chi
         }],
         ready: Probe::MysqlGreeting { socket: place.socket() },
         // Crash recovery of a large redo log takes its time, and killing it would only begin it again.
-        ready_within: Duration::from_secs(600),
-        stop: Stop { signal: Signal::Terminate, grace: Duration::from_secs(300) },
+        ready_within: Duration::from_mins(10),
+        stop: Stop { signal: Signal::Terminate, grace: Duration::from_mins(5) },
         replace: Replace::StopFirst,
         memory: None,
         processes: None,

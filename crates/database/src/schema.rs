@@ -64,10 +64,9 @@ fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(file("read", folder))? {
         let path = entry.map_err(file("read", folder))?.path();
-        if path.extension().is_some_and(|extension| extension == "sql") && path.is_file() {
-            if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
-                found.push((name.to_owned(), path.clone()));
-            }
+        let is_schema = path.extension().is_some_and(|extension| extension == "sql") && path.is_file();
+        if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| is_schema) {
+            found.push((name.to_owned(), path.clone()));
         }
     }
     found.sort();

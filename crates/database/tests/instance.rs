@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -161,10 +162,11 @@ fn a_killed_server_comes_back_with_every_acknowledged_write() {
 /// Writes rows one by one over one connection, kills the server in the middle, and counts the acknowledgements.
 fn write_until_killed(instance: &mut Instance) -> u32 {
     let statements = instance.folder.path().join("statements.sql");
-    let text: String = (0..100_000)
-        .map(|id| format!("INSERT INTO guest_book.entries VALUES ({id}, 'x'); SELECT {id};\n"))
-        .collect();
-    fs::write(&statements, text).unwrap();
+    let mut file = std::io::BufWriter::new(fs::File::create(&statements).unwrap());
+    for id in 0..100_000 {
+        writeln!(file, "INSERT INTO guest_book.entries VALUES ({id}, 'x'); SELECT {id};").unwrap();
+    }
+    drop(file);
     let output = instance.folder.path().join("acknowledged");
     let mut writer = instance
         .app_client("it's a \\ secret")
