@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use mainstay_http::{BodyError, BodyStream};
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::head::{self, HeadError, ResponseHead};
@@ -18,7 +17,7 @@ use super::record::{Decoder, Event, RecordError, put_stdin};
 /// Bytes that wait to be written before more of the request's body is asked for.
 const OUTPUT_BYTES: usize = 64 * 1024;
 /// Bytes that are read at once.
-const READ_BYTES: usize = 32 * 1024;
+const READ_BYTES: usize = 16 * 1024;
 /// Bytes of complaints (stderr) of one request that are logged.
 const STDERR_BYTES: usize = 8 * 1024;
 /// Between two pieces of a response's body.
@@ -55,7 +54,6 @@ pub(crate) struct Exchange {
     connection: Connection,
     output: Vec<u8>,
     written: usize,
-    input: BytesMut,
     decoder: Decoder,
     sent: bool,
     received: bool,
@@ -74,7 +72,6 @@ impl Exchange {
             connection,
             output,
             written: 0,
-            input: BytesMut::new(),
             decoder: Decoder::default(),
             sent: false,
             received: false,
@@ -123,7 +120,7 @@ impl Exchange {
 
     /// The rest of a response that is here already, without waiting: true if it is all of it.
     pub(crate) fn take_rest(&mut self, body: &mut BytesMut) -> Result<bool, RecordError> {
-        while let Some(event) = self.decoder.decode(&mut self.input)? {
+        while let Some(event) = self.decoder.decode(&mut self.connection.input)? {
             match event {
                 Event::Stdout(piece) => body.extend_from_slice(&piece),
                 Event::Stderr(piece) => self.complain(&piece),
@@ -143,7 +140,7 @@ impl Exchange {
             && !uploading
             && !self.write_failed
             && self.written == self.output.len()
-            && self.input.is_empty()
+            && self.connection.input.is_empty()
             && self.decoder.is_at_rest();
         if clean {
             pool.keep(self.connection);
@@ -200,7 +197,7 @@ impl Exchange {
     /// The next event; `None` when the connection was closed.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Event>, RecordError>> {
         loop {
-            match self.decoder.decode(&mut self.input)? {
+            match self.decoder.decode(&mut self.connection.input)? {
                 Some(Event::Stderr(piece)) => {
                     self.complain(&piece);
                     return Poll::Ready(Ok(Some(Event::Stderr(piece))));
@@ -220,13 +217,17 @@ impl Exchange {
 
     /// Reads more; a failed read is an end.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
-        let before = self.input.len();
-        self.input.resize(before + READ_BYTES, 0);
-        let mut buffer = ReadBuf::new(&mut self.input[before..]);
-        let read = Pin::new(&mut self.connection.stream).poll_read(cx, &mut buffer);
-        let count = if matches!(read, Poll::Ready(Ok(()))) { buffer.filled().len() } else { 0 };
-        self.input.truncate(before + count);
-        read.map(|_| count)
+        let Connection { stream, input, .. } = &mut self.connection;
+        loop {
+            if ready!(stream.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(0);
+            }
+            input.reserve(READ_BYTES);
+            match stream.try_read_buf(input) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read.unwrap_or(0)),
+            }
+        }
     }
 
     fn complain(&mut self, piece: &[u8]) {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use mainstay_http::unix_path::SocketPath;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
@@ -67,6 +68,8 @@ pub(crate) enum NoConnection {
 pub(crate) struct Connection {
     pub(crate) stream: UnixStream,
     pub(crate) reused: bool,
+    /// What was read and not looked at yet; empty between requests. Kept for its memory.
+    pub(crate) input: BytesMut,
     /// The right to be connected; given back when the connection closes.
     _permit: OwnedSemaphorePermit,
 }
@@ -117,7 +120,7 @@ impl Pool {
             },
         };
         let stream = self.connect(patience).await.map_err(NoConnection::Refused)?;
-        Ok(Connection { stream, reused: false, _permit: permit })
+        Ok(Connection { stream, reused: false, input: BytesMut::new(), _permit: permit })
     }
 
     async fn wait(&self) -> Result<Given, NoConnection> {
