@@ -51,7 +51,8 @@ pub fn provision<E: std::fmt::Display>(
 
 fn accounts(plan: &DatabasePlan, database: &DatabaseOfApp, password: &str, known: &[String]) -> String {
     let name = named(&database.name);
-    let digest = hex(&Sha256::digest(password.as_bytes()));
+    // Of all that the account depends on, so that it is looked at again when any of it changes.
+    let digest = hex(&Sha256::digest(format!("{}\n{password}", database.name)));
     let mut sql = format!("CREATE DATABASE IF NOT EXISTS {name} CHARACTER SET utf8mb4;\n");
     let plugin = match plan.engine {
         Engine::Mariadb => "IDENTIFIED BY",
