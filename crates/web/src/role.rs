@@ -15,6 +15,7 @@ use mainstay_http::{Listener, Phase, Server as Engine, Settings, Shutdown};
 use mainstay_process::sockets::{SocketError, Sockets};
 use mainstay_process::{InheritedError, InheritedSocket, SocketSpec, inherited_sockets};
 use mainstay_site::plan::{WebLimits, WebPlan};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
@@ -80,6 +81,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let (mut terminate, mut interrupt) = runtime
         .block_on(async { Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)) })
         .map_err(Error::System)?;
+    raise_descriptor_limit(&config.plan.limits);
     let server = Server::start(config, listeners(&config.plan.listen)?)?;
     let shutdown = server.shutdown().clone();
     let (ended, mut end) = tokio::sync::oneshot::channel();
@@ -225,6 +227,22 @@ fn own(listen: &[SocketAddr]) -> Result<Vec<InheritedSocket>, Error> {
         }
     }
     Ok(opened)
+}
+
+/// A connection takes a descriptor, one to an app takes another, and so do large files.
+fn raise_descriptor_limit(limits: &WebLimits) {
+    let wanted = u64::from(limits.connections) * 2 + 8192;
+    let now = getrlimit(Resource::Nofile);
+    let raised = now.maximum.map_or(wanted, |most| most.min(wanted));
+    if now.current.is_some_and(|current| current < raised) {
+        let limit = Rlimit { current: Some(raised), maximum: now.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, raised, "the limit of open files cannot be raised");
+        }
+    }
+    if raised < wanted {
+        tracing::warn!(raised, wanted, "the limit of open files allows fewer connections than the plan");
+    }
 }
 
 /// A draining worker keeps no connection that the role's next process could use.
