@@ -136,20 +136,30 @@ impl Lab {
     /// A role's process, as numbered on its server.
     pub fn pid(&self, server: &str, role: &str) -> i64 {
         if role == "agent" {
-            return self.status()["hosts"][server]["server"]["agent"]["pid"].as_i64().expect("an agent that answers");
+            return self.status()["hosts"][server]["server"]["agent"]["pid"]
+                .as_i64()
+                .expect("an agent that answers");
         }
         self.role(server, role)["pid"].as_i64().unwrap_or_else(|| panic!("{role} runs on {server}"))
     }
 
     /// Asks for a page from the visitor's host, with further arguments of curl.
     pub fn visit(&self, url: &str, args: &[&str]) -> Answer {
-        let command = [&["exec", "client", "--", "curl", "-s", "-i", "--max-time", "20"], args, &[url]].concat();
+        let command =
+            [&["exec", "client", "--", "curl", "-s", "-i", "--max-time", "20"], args, &[url]].concat();
         parse(&self.command(&command).output().unwrap())
     }
 
     /// Asks for a page from this machine, as a browser would.
     pub fn browse(&self, url: &str, args: &[&str]) -> Answer {
-        parse(&Command::new("curl").args(["-s", "-i", "--max-time", "20"]).args(args).arg(url).output().unwrap())
+        parse(
+            &Command::new("curl")
+                .args(["-s", "-i", "--max-time", "20"])
+                .args(args)
+                .arg(url)
+                .output()
+                .unwrap(),
+        )
     }
 
     /// The address of the website for a browser on this machine.
@@ -160,7 +170,8 @@ impl Lab {
     /// Begins to ask for a page at a steady rate, each time over a new connection.
     pub fn load(&self, url: &str, per_second: u32) -> Load {
         // Hosts have a /tmp of their own, and builds may lie in the real one: the visitor goes where both see it.
-        let site = std::fs::read_dir(self.state()).unwrap().flatten().next().expect("a site that is up").path();
+        let site =
+            std::fs::read_dir(self.state()).unwrap().flatten().next().expect("a site that is up").path();
         let program = site.join("hosts/client/run/visitor");
         std::fs::copy(built("mainstay-visitor"), program).unwrap();
         Load::begin(self, Path::new("/run/mainstay/visitor"), url, per_second)
@@ -188,7 +199,12 @@ impl Drop for Lab {
 fn printed(args: &[&str], output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "mainstay {} ended with {}\n{text}{errors}", args.join(" "), output.status);
+    assert!(
+        output.status.success(),
+        "mainstay {} ended with {}\n{text}{errors}",
+        args.join(" "),
+        output.status
+    );
     text
 }
 
@@ -200,7 +216,8 @@ fn parse(output: &Output) -> Answer {
     while rest.starts_with("HTTP/") {
         let (head, body) = rest.split_once("\r\n\r\n").unwrap_or((rest, ""));
         let mut lines = head.lines();
-        answer.status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or_default();
+        answer.status =
+            lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or_default();
         answer.headers = lines
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))

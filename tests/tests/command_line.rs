@@ -7,13 +7,19 @@ use mainstay_tests::{Lab, example};
 #[test]
 fn a_wrong_site_file_is_refused_with_code_2_and_every_error() {
     let lab = Lab::with_own_copy(&example("1-single/site.toml"));
-    let text = std::fs::read_to_string(lab.file()).unwrap().replace("roles", "roels").replace("10.10.0.11", "10.10.0.1");
+    let text = std::fs::read_to_string(lab.file())
+        .unwrap()
+        .replace("roles", "roels")
+        .replace("10.10.0.11", "10.10.0.1");
     std::fs::write(lab.file(), text).unwrap();
     for command in ["check", "plan", "up"] {
         let output = lab.command(&[command, lab.file().to_str().unwrap()]).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{command}: {errors}");
-        assert!(errors.contains("did you mean `roles`?") && errors.contains("the router's address"), "{errors}");
+        assert!(
+            errors.contains("did you mean `roles`?") && errors.contains("the router's address"),
+            "{errors}"
+        );
     }
 }
 

@@ -74,7 +74,10 @@ fn files_pictures_and_people_are_served_as_they_should_be() {
 
     // What an app stores is never run, whatever it is called.
     let folder = "/var/lib/mainstay/data/guestbook/public/uploads";
-    lab.on("server1", &["sh", "-c", &format!("echo '<?php echo 6*7;' > {folder}/x.php; chmod 644 {folder}/x.php")]);
+    lab.on(
+        "server1",
+        &["sh", "-c", &format!("echo '<?php echo 6*7;' > {folder}/x.php; chmod 644 {folder}/x.php")],
+    );
     let answer = lab.visit("http://www.foobar.com/uploads/x.php", &[]);
     assert!(!answer.body.contains("42") && !answer.body.contains("<?php"), "{answer:?}");
 }
@@ -97,7 +100,10 @@ fn status_agrees_with_what_runs() {
     // A server sees its own processes, disk, name and addresses, and nobody else's.
     let first = lab.on("server1", &["sh", "-c", "cat /proc/1/comm; hostname; ip -o -4 addr show eth0"]);
     assert!(first.starts_with("mainstay\nserver1\n") && first.contains("10.10.0.11/24"), "{first}");
-    assert_eq!(lab.on("client", &["sh", "-c", "ls /proc | grep -c '^[0-9]'"]).trim().parse::<u32>().unwrap() < 10, true);
+    assert_eq!(
+        lab.on("client", &["sh", "-c", "ls /proc | grep -c '^[0-9]'"]).trim().parse::<u32>().unwrap() < 10,
+        true
+    );
 }
 
 #[test]
@@ -114,7 +120,18 @@ fn a_second_up_says_that_there_is_nothing_to_do_and_changes_nothing() {
 #[test]
 fn two_sites_with_equal_addresses_do_not_meet_and_leave_nothing() {
     let (one, two) = (up(), up());
-    one.on("client", &["curl", "-s", LIST, "-H", "Content-Type: application/json", "-d", r#"{"author":"a","message":"only here"}"#]);
+    one.on(
+        "client",
+        &[
+            "curl",
+            "-s",
+            LIST,
+            "-H",
+            "Content-Type: application/json",
+            "-d",
+            r#"{"author":"a","message":"only here"}"#,
+        ],
+    );
     assert!(one.visit(LIST, &[]).body.contains("only here"));
     assert!(!two.visit(LIST, &[]).body.contains("only here"));
     assert_ne!(one.url(), two.url());
@@ -141,7 +158,9 @@ fn kill_under_load(lab: &Lab, url: &str, role: &str) -> (mainstay_tests::Report,
     });
     let back_after = killed.elapsed();
     // A little longer under load: what only shows later is seen too.
-    wait_for("another second of visits", Duration::from_secs(5), || (killed.elapsed() > back_after + Duration::from_secs(1)).then_some(()));
+    wait_for("another second of visits", Duration::from_secs(5), || {
+        (killed.elapsed() > back_after + Duration::from_secs(1)).then_some(())
+    });
     let report = load.end();
     println!("{role}: back after {back_after:?}; {report:?}");
     (report, back_after)
@@ -175,7 +194,9 @@ fn up_revives_whatever_died_and_the_rows_are_still_there() {
     for hosts in [&["server1"][..], &["internet"], &["client"], &["server1", "internet", "client"]] {
         for host in hosts {
             let pid = lab.status()["hosts"][host]["pid"].as_i64().unwrap();
-            assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+            assert!(
+                std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success()
+            );
         }
         let output = lab.up_again();
         assert!(output.contains("checks passed"), "{output}");
@@ -195,7 +216,8 @@ fn changed_code_and_a_changed_binary_take_over_without_a_failed_request() {
     let before = release(&lab).expect("a release");
     let load = lab.load(LIST, 100);
     let template = lab.file().parent().unwrap().join("app/templates/entries.php");
-    let text = std::fs::read_to_string(&template).unwrap().replace("<h1>Guest book</h1>", "<h1>New guest book</h1>");
+    let text =
+        std::fs::read_to_string(&template).unwrap().replace("<h1>Guest book</h1>", "<h1>New guest book</h1>");
     std::fs::write(&template, text).unwrap();
     lab.up_again();
     assert!(lab.visit(SITE, &[]).body.contains("New guest book"));

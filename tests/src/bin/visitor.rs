@@ -17,8 +17,10 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let url = arguments.next().expect("a URL");
     let rate: u64 = arguments.next().and_then(|rate| rate.parse().ok()).expect("requests per second");
-    let (host, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("http://host/path");
-    let address = (host, 80).to_socket_addrs().ok().and_then(|mut all| all.next()).expect("a name that resolves");
+    let (host, path) =
+        url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("http://host/path");
+    let address =
+        (host, 80).to_socket_addrs().ok().and_then(|mut all| all.next()).expect("a name that resolves");
     let request = format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
 
     let over = Arc::new(AtomicBool::new(false));
@@ -45,7 +47,8 @@ fn main() {
                     report.sent += 1;
                     report.longest_ms = report.longest_ms.max(took.as_millis() as u64);
                     if result.is_err() || took > Duration::from_millis(500) {
-                        report.last_trouble_ms = report.last_trouble_ms.max(begun.elapsed().as_millis() as u64);
+                        report.last_trouble_ms =
+                            report.last_trouble_ms.max(begun.elapsed().as_millis() as u64);
                     }
                     match result {
                         Err(error) => report.failed.push((start.as_millis() as u64, error)),
@@ -58,7 +61,8 @@ fn main() {
             });
         }
     });
-    let text = serde_json::to_string(&report.into_inner().expect("all threads have ended")).expect("plain data");
+    let text =
+        serde_json::to_string(&report.into_inner().expect("all threads have ended")).expect("plain data");
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
@@ -73,5 +77,9 @@ fn ask(address: std::net::SocketAddr, request: &str) -> Result<(), String> {
         return Ok(());
     }
     let line = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    Err(if line.is_empty() { "the connection was closed without an answer".to_owned() } else { String::from_utf8_lossy(line).into_owned() })
+    Err(if line.is_empty() {
+        "the connection was closed without an answer".to_owned()
+    } else {
+        String::from_utf8_lossy(line).into_owned()
+    })
 }
