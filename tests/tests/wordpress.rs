@@ -1,4 +1,4 @@
-//! An app that no one here wrote: Debian's WordPress, unmodified, used through a real browser.
+//! An app that no one here wrote: Debian's `WordPress`, unmodified, used through a real browser.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ fn ours(name: &str) -> PathBuf {
 }
 
 fn must(command: &mut Command) -> String {
-    let output = command.output().unwrap();
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
