@@ -224,6 +224,6 @@ fn parse(output: &Output) -> Answer {
             .collect();
         rest = body;
     }
-    answer.body = rest.to_owned();
+    rest.clone_into(&mut answer.body);
     answer
 }

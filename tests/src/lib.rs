@@ -2,6 +2,7 @@
 //!
 //! [`Lab`] is a site in a folder of its own that is gone when the test ends, however it ends. [`Lab::visit`] asks for a page
 //! from the visitor's host, [`Lab::load`] keeps asking at a steady rate while something is broken.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on says so by panicking")]
 
 mod lab;
 mod load;

@@ -100,9 +100,8 @@ fn status_agrees_with_what_runs() {
     // A server sees its own processes, disk, name and addresses, and nobody else's.
     let first = lab.on("server1", &["sh", "-c", "cat /proc/1/comm; hostname; ip -o -4 addr show eth0"]);
     assert!(first.starts_with("mainstay\nserver1\n") && first.contains("10.10.0.11/24"), "{first}");
-    assert_eq!(
-        lab.on("client", &["sh", "-c", "ls /proc | grep -c '^[0-9]'"]).trim().parse::<u32>().unwrap() < 10,
-        true
+    assert!(
+        lab.on("client", &["sh", "-c", "ls /proc | grep -c '^[0-9]'"]).trim().parse::<u32>().unwrap() < 10
     );
 }
 

@@ -21,7 +21,7 @@ use crate::status;
 use crate::{CLIENT, INTERNET};
 
 /// How long a server may take until all its roles are ready. A database that recovers a large log takes longest.
-const READY_WITHIN: Duration = Duration::from_secs(120);
+const READY_WITHIN: Duration = Duration::from_mins(2);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(15);
 

@@ -81,7 +81,7 @@ impl Site {
             .iter()
             .filter_map(|rule| {
                 let target = match &rule.target {
-                    RouteTarget::App(name) => self.web_app(self.app(name)?, inputs),
+                    RouteTarget::App(name) => Self::web_app(self.app(name)?, inputs),
                     RouteTarget::Static { app, folder } => {
                         Target::Static { root: paths::releases(app).join(release(inputs, app)).join(folder) }
                     }
@@ -110,7 +110,7 @@ impl Site {
     fn app_routes(&self, inputs: &Inputs) -> Vec<Route> {
         let mut routes = Vec::new();
         for app in &self.apps {
-            let target = self.web_app(app, inputs);
+            let target = Self::web_app(app, inputs);
             let hosts: Vec<Option<HostPattern>> =
                 if app.hosts.is_empty() { vec![None] } else { app.hosts.iter().cloned().map(Some).collect() };
             for host in hosts {
@@ -121,7 +121,7 @@ impl Site {
         routes
     }
 
-    fn web_app(&self, app: &App, inputs: &Inputs) -> Target {
+    fn web_app(app: &App, inputs: &Inputs) -> Target {
         let release = release(inputs, &app.name);
         let code = paths::releases(&app.name).join(&release);
         let public =

@@ -69,15 +69,11 @@ impl Site {
                     format!("app `{}`: there is no folder `{part}` in its code base (`{key}`)", app.name);
                 miss(part, what, "make the folder, or name another one inside the code base");
             }
-            if let AppKind::Python { requirements, .. } = &app.kind {
-                if !code.join(requirements).is_file() {
-                    let what = format!("app `{}`: there is no `{requirements}` in its code base", app.name);
-                    miss(
-                        requirements,
-                        what,
-                        "add the file (it may be empty), or name it with `requirements`",
-                    );
-                }
+            if let AppKind::Python { requirements, .. } = &app.kind
+                && !code.join(requirements).is_file()
+            {
+                let what = format!("app `{}`: there is no `{requirements}` in its code base", app.name);
+                miss(requirements, what, "add the file (it may be empty), or name it with `requirements`");
             }
             for source in app.secrets.values() {
                 let SecretSource::File(path) = source else { continue };

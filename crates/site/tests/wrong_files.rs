@@ -1,5 +1,6 @@
 //! Every wrong site file of `tests/wrong` gets the message that its snapshot holds: all errors, each with its place and
 //! what would be right.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 use std::path::Path;
 

@@ -26,7 +26,7 @@ use crate::error::{Error, file, host};
 /// Descriptors that one service may keep.
 const MOST_DESCRIPTORS: usize = 512;
 /// How long services may take to end in order: a database writes out what it holds.
-const SERVICES_GRACE: Duration = Duration::from_secs(120);
+const SERVICES_GRACE: Duration = Duration::from_mins(2);
 /// How long processes may take to end before the host is switched off.
 const LAST_GRACE: Duration = Duration::from_secs(2);
 
@@ -89,7 +89,7 @@ impl FirstProcess {
             self.start_due();
             let next = self.services.values().filter_map(|running| running.start_at).min();
             let pause =
-                next.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(Instant::now()));
+                next.map_or(Duration::from_hours(1), |at| at.saturating_duration_since(Instant::now()));
             tokio::select! {
                 _ = hangup.recv() => self.read_services()?,
                 _ = child.recv() => {}

@@ -59,14 +59,14 @@ fn roles_are_served(root: &Section<'_>, servers: &[At<Server>], apps: &[At<App>]
             );
         }
     }
-    if apps.is_empty() {
-        if let Some(server) = servers.iter().find(|server| server.value.has(Role::App)) {
-            root.problems.help(
-                &server.at,
-                format!("server `{}` has the role `app`, but the file has no app", server.value.name),
-                "add one:  [app.NAME]  with  kind  and  code",
-            );
-        }
+    if apps.is_empty()
+        && let Some(server) = servers.iter().find(|server| server.value.has(Role::App))
+    {
+        root.problems.help(
+            &server.at,
+            format!("server `{}` has the role `app`, but the file has no app", server.value.name),
+            "add one:  [app.NAME]  with  kind  and  code",
+        );
     }
     for server in servers {
         if server.value.has(Role::App) && !server.value.has(Role::Web) {
@@ -155,11 +155,14 @@ fn memory_suffices(
         let Some(memory) = server.value.memory else { continue };
         let mut wanted = 0;
         if server.value.has(Role::Database) {
-            wanted += database.value.memory.map_or(0, |memory| memory.bytes());
+            wanted += database.value.memory.map_or(0, super::super::size::ByteSize::bytes);
         }
         if server.value.has(Role::App) {
-            wanted +=
-                apps.iter().filter_map(|app| app.value.memory).map(|memory| memory.bytes()).sum::<u64>();
+            wanted += apps
+                .iter()
+                .filter_map(|app| app.value.memory)
+                .map(super::super::size::ByteSize::bytes)
+                .sum::<u64>();
         }
         if wanted > memory.bytes() {
             root.problems.help(

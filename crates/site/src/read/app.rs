@@ -98,8 +98,9 @@ fn read_app(name: &At<String>, section: Section<'_>, domain: Option<&At<DomainNa
 fn read_php(section: &Section<'_>) -> AppKind {
     let front_controller = section.string("front_controller");
     if let Some(script) = &front_controller {
-        let plain =
-            script.value.starts_with('/') && script.value.ends_with(".php") && !script.value.contains("..");
+        let plain = script.value.starts_with('/')
+            && script.value.strip_suffix(".php").is_some()
+            && !script.value.contains("..");
         if !plain {
             section.problems.help(
                 &script.at,

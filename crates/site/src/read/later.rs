@@ -87,7 +87,7 @@ pub(super) fn firewall(root: &Section<'_>) -> Option<FirewallSettings> {
 pub(super) fn monitor(root: &Section<'_>) -> Option<MonitorSettings> {
     let section = root.section("monitor")?;
     let settings = MonitorSettings {
-        retention: duration(&section, "retention").unwrap_or(Duration::from_secs(30 * 86_400)),
+        retention: duration(&section, "retention").unwrap_or(Duration::from_hours(720)),
         alert_emails: texts(&section, "alert_emails"),
         alert_webhooks: texts(&section, "alert_webhooks"),
     };
@@ -116,8 +116,8 @@ pub(super) fn backup(root: &Section<'_>) -> Option<BackupSettings> {
     if target.is_none() && !section.has("target") {
         section.missing("target", "say where backups go:  target = \"/srv/backup\"");
     }
-    let every = duration(&section, "every").unwrap_or(Duration::from_secs(86_400));
-    let keep = duration(&section, "keep").unwrap_or(Duration::from_secs(14 * 86_400));
+    let every = duration(&section, "every").unwrap_or(Duration::from_hours(24));
+    let keep = duration(&section, "keep").unwrap_or(Duration::from_hours(336));
     section.finish();
     Some(BackupSettings { target: target?.value, every, keep })
 }
