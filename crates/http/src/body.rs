@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
+use rustix::buffer::spare_capacity;
 
 use crate::{Body, BodyError, BodyStream, FileRange};
 
@@ -93,13 +94,16 @@ const FILE_PIECE_BYTES: u64 = 64 * 1024;
 
 /// Takes the next piece off a file's range. A file that ended early is an error.
 pub(crate) fn read_piece(range: &mut FileRange) -> io::Result<Bytes> {
-    let mut piece = BytesMut::zeroed(range.length.min(FILE_PIECE_BYTES) as usize);
-    let read = range.file.read_at(&mut piece, range.offset)?;
+    let wanted = range.length.min(FILE_PIECE_BYTES) as usize;
+    // Into memory that nobody has to fill with zeros first.
+    let mut piece = Vec::with_capacity(wanted);
+    rustix::io::pread(&*range.file, spare_capacity(&mut piece), range.offset)?;
+    piece.truncate(wanted);
+    let read = piece.len();
     if read == 0 && range.length > 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     range.offset += read as u64;
     range.length -= read as u64;
-    piece.truncate(read);
-    Ok(piece.freeze())
+    Ok(piece.into())
 }

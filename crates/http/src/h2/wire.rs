@@ -78,8 +78,12 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
                 }
             }
         }
+        // A full buffer is about to be filled again; giving it back each time would cost more than the writing.
+        let more_will_come = self.gathered.len() >= BUFFER_BYTES;
         self.gathered.clear();
-        self.gathered.shrink_to(KEPT_BYTES);
+        if !more_will_come {
+            self.gathered.shrink_to(KEPT_BYTES);
+        }
         self.written = 0;
         Poll::Ready(Ok(()))
     }

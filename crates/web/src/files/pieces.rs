@@ -1,11 +1,11 @@
 //! A range of a file as a stream, in constant memory.
 
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use mainstay_http::{BodyError, BodyStream, FileRange};
+use rustix::buffer::spare_capacity;
 
 /// Bytes that are read at once.
 const PIECE_BYTES: u64 = 64 * 1024;
@@ -28,13 +28,16 @@ impl BodyStream for FilePieces {
 
 /// Takes the next piece off a range. A file that became shorter is an error.
 pub(crate) fn next(range: &mut FileRange) -> io::Result<Bytes> {
-    let mut piece = BytesMut::zeroed(range.length.min(PIECE_BYTES) as usize);
-    let count = range.file.read_at(&mut piece, range.offset)?;
+    let wanted = range.length.min(PIECE_BYTES) as usize;
+    // Into memory that nobody has to fill with zeros first.
+    let mut piece = Vec::with_capacity(wanted);
+    rustix::io::pread(&*range.file, spare_capacity(&mut piece), range.offset)?;
+    piece.truncate(wanted);
+    let count = piece.len();
     if count == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     range.offset += count as u64;
     range.length -= count as u64;
-    piece.truncate(count);
-    Ok(piece.freeze())
+    Ok(piece.into())
 }
