@@ -86,7 +86,7 @@ fn main() -> io::Result<()> {
     let nginx = ground.nginx(args.workers, args.open_file_cache)?;
     let mainstay = ground.mainstay(args.workers)?;
     let mut out = io::stdout().lock();
-    writeln!(out, "{}\nmainstay {}", ground.nginx_version()?, env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "{}\nmainstay {}", servers::nginx_version()?, env!("CARGO_PKG_VERSION"))?;
     let cache = if args.open_file_cache { "on" } else { "off (the default)" };
     writeln!(
         out,
@@ -138,7 +138,11 @@ fn measure(case: &Case, server: &Server, ground: &Ground, seconds: u32) -> io::R
     };
     let after = (cpu::used(server.pid()), cpu::used(ground.php_pid()));
     let each = |used: Duration| used.as_secs_f64() * 1e6 / load.requests.max(1) as f64;
-    Ok(Sample { cpu_us: each(after.0 - before.0), php_us: each(after.1.saturating_sub(before.1)), load })
+    Ok(Sample {
+        cpu_us: each(after.0.saturating_sub(before.0)),
+        php_us: each(after.1.saturating_sub(before.1)),
+        load,
+    })
 }
 
 fn row(case: &Case, samples: &[Vec<Sample>; 2]) -> Vec<String> {

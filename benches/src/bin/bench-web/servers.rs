@@ -70,11 +70,6 @@ impl Ground {
         self.php.0.id()
     }
 
-    pub(crate) fn nginx_version(&self) -> io::Result<String> {
-        let output = Command::new("nginx").arg("-v").output()?;
-        Ok(String::from_utf8_lossy(&output.stderr).trim().replace("nginx version: ", ""))
-    }
-
     pub(crate) fn nginx(&self, workers: u16, open_file_cache: bool) -> io::Result<Server> {
         // nginx 1.22 is told at the start which protocol a port speaks.
         let (port, h2_port) = (free_port()?, free_port()?);
@@ -153,6 +148,12 @@ impl Ground {
         answers(port)?;
         Ok(server)
     }
+}
+
+/// Such as `nginx/1.22.1`.
+pub(crate) fn nginx_version() -> io::Result<String> {
+    let output = Command::new("nginx").arg("-v").output()?;
+    Ok(String::from_utf8_lossy(&output.stderr).trim().replace("nginx version: ", ""))
 }
 
 /// Runs as the web role until a signal ends the process.

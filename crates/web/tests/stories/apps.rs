@@ -90,7 +90,7 @@ fn an_app_that_talks_nonsense_is_a_bad_gateway() {
     let listener = UnixListener::bind(&socket).unwrap();
     let app = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        stream.read(&mut [0; 4096]).unwrap();
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
         stream.write_all(b"nonsense\r\n\r\n").unwrap();
     });
     let web = Web::of_app(folder, Backend::HttpSocket { socket });

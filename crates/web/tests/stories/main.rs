@@ -1,4 +1,5 @@
 //! Stories of the web role: a running server, real files, the real php-fpm, and clients that speak raw HTTP.
+#![allow(clippy::unwrap_used, reason = "a story that cannot go on fails")]
 
 mod apps;
 mod client;
