@@ -1,4 +1,5 @@
 //! One server that serves a real site: what its visitors see, and what they see while its parts are killed.
+#![allow(clippy::print_stdout, reason = "what was measured is shown with the test's output")]
 
 use std::time::{Duration, Instant};
 

@@ -66,8 +66,7 @@ pub fn up(state: &State, options: &Options<'_>) -> Result<Outcome, Error> {
     let inputs = up.inputs()?;
     let plans = options.site.plans(&inputs);
     let hosts = up.hosts(&plans)?;
-    let http_port = browser::port(&site_state)?;
-    std::thread::scope(|scope| {
+    let http_port = std::thread::scope(|scope| {
         let servers: Vec<_> = plans
             .iter()
             .map(|plan| {
@@ -76,7 +75,7 @@ pub fn up(state: &State, options: &Options<'_>) -> Result<Outcome, Error> {
             })
             .collect();
         let outside = deliver::internet(&up, &hosts[INTERNET], &binary)
-            .and_then(|()| browser::gateway(&up, &hosts[CLIENT], http_port, &binary));
+            .and_then(|()| browser::gateway(&up, &hosts[CLIENT], &binary));
         servers.into_iter().try_for_each(joined)?;
         outside
     })?;
