@@ -1,5 +1,6 @@
 //! Taking a site down: in order, and leaving nothing.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -49,7 +50,8 @@ pub fn down(state: &State, site: &SiteState, purge: bool, said: &dyn Fn(&str, &s
         }
     }
     remove_leftover_groups(site);
-    site.write_record(&Record::default())?;
+    // The site's next life keeps its port and its users' numbers.
+    site.write_record(&Record { hosts: BTreeMap::new(), ..record.clone() })?;
     if purge {
         drop(lock);
         fs::remove_dir_all(&site.folder).map_err(file("remove", &site.folder))?;

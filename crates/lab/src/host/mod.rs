@@ -46,11 +46,14 @@ pub(crate) struct User {
 /// The first number of the roles' users. Debian's own system users are below 1000, people below 60000, and systemd's dynamic ones below 65520.
 const FIRST_USER: u32 = 62_000;
 
-/// The users of a server's roles, always with the same numbers, for its disk remembers them.
-pub(crate) fn users<'a>(apps: impl Iterator<Item = &'a str>) -> Vec<User> {
-    let roles = ["web", "dns", "database"].into_iter().map(|role| format!("mainstay-{role}"));
-    let apps = apps.map(|app| format!("mainstay-app-{app}"));
-    roles.chain(apps).zip(FIRST_USER..).map(|(name, id)| User { name, id }).collect()
+/// The first number of the apps' users; those of Mainstay's own roles come before.
+pub(crate) const FIRST_APP_USER: u32 = FIRST_USER + 10;
+
+/// The users of a server's roles: those of Mainstay's own, and those of the apps with their numbers.
+pub(crate) fn users<'a>(apps: impl Iterator<Item = (&'a String, &'a u32)>) -> Vec<User> {
+    let roles = ["web", "dns", "database"].into_iter().zip(FIRST_USER..);
+    let roles = roles.map(|(role, id)| User { name: format!("mainstay-{role}"), id });
+    roles.chain(apps.map(|(app, id)| User { name: format!("mainstay-app-{app}"), id: *id })).collect()
 }
 
 /// The files of /etc that a host has of its own.

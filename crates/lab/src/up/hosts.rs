@@ -13,7 +13,7 @@ use mainstay_site::{ByteSize, Plan};
 use super::Up;
 use crate::enter::control_groups;
 use crate::error::{Error, file, host};
-use crate::host::{Etc, HostSpec, users};
+use crate::host::{Etc, FIRST_APP_USER, HostSpec, users};
 use crate::network::{self, Outside};
 use crate::state::{HostRecord, write_atomically};
 use crate::{CLIENT, INTERNET};
@@ -54,11 +54,21 @@ impl Up<'_> {
                 crate::down::signal(&host, nix::sys::signal::Signal::SIGTERM);
             }
         }
+        for app in &self.options.site.apps {
+            let next = record.app_users.values().max().map_or(FIRST_APP_USER, |last| last + 1);
+            record.app_users.entry(app.name.to_string()).or_insert(next);
+        }
+        let users = record.app_users.clone();
+        for (name, _) in
+            wanted.iter().filter(|(name, _)| record.hosts.get(name).is_some_and(HostRecord::is_alive))
+        {
+            self.write_etc(name, &users)?;
+        }
         let started = std::thread::scope(|scope| {
             let threads: Vec<_> = wanted
                 .iter()
                 .filter(|(name, _)| !record.hosts.get(name).is_some_and(HostRecord::is_alive))
-                .map(|(name, plan)| (name.clone(), scope.spawn(|| self.start(name, *plan))))
+                .map(|(name, plan)| (name.clone(), scope.spawn(|| self.start(name, *plan, &users))))
                 .collect();
             threads
                 .into_iter()
@@ -90,7 +100,12 @@ impl Up<'_> {
         Ok(record.hosts)
     }
 
-    fn start(&self, name: &str, plan: Option<&Plan>) -> Result<HostRecord, Error> {
+    fn start(
+        &self,
+        name: &str,
+        plan: Option<&Plan>,
+        users: &BTreeMap<String, u32>,
+    ) -> Result<HostRecord, Error> {
         (self.said)(name, "starting");
         let folder = self.state.host(name);
         // What a dead one left: sockets that nobody listens on, and groups that count nobody's time.
@@ -99,9 +114,7 @@ impl Up<'_> {
         for path in [folder.run(), folder.log(), folder.etc()] {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(&path).map_err(file("make", &path))?;
         }
-        for (file_name, content) in self.etc(name).files(name, &read("/etc/passwd")?, &read("/etc/group")?) {
-            write_atomically(&folder.etc().join(file_name), content.as_bytes(), 0o644)?;
-        }
+        self.write_etc(name, users)?;
         let cgroups = control_groups(self.state, name);
         for group in &cgroups {
             fs::create_dir_all(group).map_err(file("make", group))?;
@@ -147,7 +160,21 @@ impl Up<'_> {
         Ok(record)
     }
 
-    fn etc(&self, name: &str) -> Etc {
+    /// The host's own files of /etc. A living host sees these very files, so they are written in place.
+    fn write_etc(&self, name: &str, users: &BTreeMap<String, u32>) -> Result<(), Error> {
+        let folder = self.state.host(name).etc();
+        for (file_name, content) in
+            self.etc(name, users).files(name, &read("/etc/passwd")?, &read("/etc/group")?)
+        {
+            let path = folder.join(file_name);
+            if !fs::read_to_string(&path).is_ok_and(|known| known == content) {
+                fs::write(&path, content).map_err(file("write", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn etc(&self, name: &str, app_users: &BTreeMap<String, u32>) -> Etc {
         let site = self.options.site;
         let outside = Outside::of(site);
         let mut hosts: Vec<(IpAddr, String)> = Vec::new();
@@ -160,7 +187,7 @@ impl Up<'_> {
             _ => site.network.servers.router().into(),
         };
         Etc {
-            users: users(site.apps.iter().map(|app| app.name.as_str())),
+            users: users(app_users.iter()),
             hosts,
             resolver: Some(resolver),
             search: site.domain.to_string(),
