@@ -83,16 +83,13 @@ fn gone(host: &HostRecord, patience: Duration) -> bool {
     true
 }
 
+/// Removes a host's groups. The site's own, above them, stay: another host may be entering it in this moment.
 pub(crate) fn remove_groups(site: &SiteState, host: &str) {
     for group in control_groups(site, host) {
         let deadline = Instant::now() + Duration::from_secs(3);
         // The kernel lets go of a group a moment after its last process is reaped.
         while !remove_group(&group) && Instant::now() < deadline {
             std::thread::sleep(PAUSE);
-        }
-        if let Some(parent) = group.parent() {
-            // Other hosts of the site may still be in it.
-            let _ = fs::remove_dir(parent);
         }
     }
 }
