@@ -80,7 +80,8 @@ fn files_pictures_and_people_are_served_as_they_should_be() {
         &["sh", "-c", &format!("echo '<?php echo 6*7;' > {folder}/x.php; chmod 644 {folder}/x.php")],
     );
     let answer = lab.visit("http://www.foobar.com/uploads/x.php", &[]);
-    assert!(!answer.body.contains("42") && !answer.body.contains("<?php"), "{answer:?}");
+    assert_eq!(answer.status, 404, "{answer:?}");
+    assert!(answer.body.trim() != "42" && !answer.body.contains("<?php"), "{answer:?}");
 }
 
 #[test]
