@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mainstay_web::path::SitePath;
+use mainstay_http::path::SitePath;
 
 fuzz_target!(|raw: &str| {
     let Ok(path) = SitePath::parse(raw) else { return };

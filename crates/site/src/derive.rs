@@ -46,6 +46,7 @@ impl Site {
             revision: String::new(),
             resources: Resources { memory: server.memory, cpus: server.cpus, disk: server.disk },
             dns: server.has(Role::Dns).then(|| self.dns_plan(server, inputs)),
+            edge: None,
             web: server.has(Role::Web).then(|| self.web_plan(server, inputs)),
             apps: if server.has(Role::App) { self.app_plans(server, inputs) } else { Vec::new() },
             database: self.is_primary(server).then(|| self.database_plan(server, inputs)),

@@ -2,6 +2,8 @@
 //!
 //! A plan holds no secret: it names them, and the files lie under [`paths::secrets`](crate::paths::secrets).
 
+pub mod edge;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -9,6 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{AppName, ByteSize, DomainName, ServerName, SiteName};
+pub use edge::EdgePlan;
 
 /// Everything that one server runs, listens on, and lets in and out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +30,9 @@ pub struct Plan {
     pub resources: Resources,
     /// The `dns` role, if this server has it.
     pub dns: Option<DnsPlan>,
+    /// The `edge` role, if this server has it.
+    #[serde(default)]
+    pub edge: Option<EdgePlan>,
     /// The `web` role, if this server has it.
     pub web: Option<WebPlan>,
     /// The apps of the `app` role; empty without that role.

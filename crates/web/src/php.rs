@@ -14,8 +14,8 @@ use crate::fastcgi::record::put_param;
 use crate::fastcgi::{Client, Failure, FastCgiRequest};
 use crate::files::pieces::FilePieces;
 use crate::forwarded::reaches_app;
-use crate::path::SitePath;
 use crate::script::Script;
+use mainstay_http::path::SitePath;
 
 /// A body up to this size is read before php-fpm is asked, so that a slow client does not keep a process waiting.
 const READ_FIRST_BYTES: usize = 64 * 1024;

@@ -9,10 +9,10 @@ use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use mainstay_http::{Body, BodyError, BodyStream, Request};
 
-use crate::access_log::Line;
-use crate::request_id::RequestId;
 use crate::service::Web;
 use crate::site::TargetInfo;
+use mainstay_http::access_log::Line;
+use mainstay_http::request_id::RequestId;
 
 /// The client left before there was a response; no one gets to see it but the log.
 const CLIENT_LEFT: u16 = 499;

@@ -20,11 +20,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::access_log::{self, AccessLog, Writer};
 use crate::metrics::Metrics;
-use crate::request_id::{self, RequestIds};
 use crate::service::Web;
 use crate::site::{self, Site};
+use mainstay_http::access_log::{self, AccessLog, Writer};
+use mainstay_http::request_id::{self, RequestIds};
 
 /// Time for requests to end once the role is asked to stop; less than the agent waits before it kills.
 const DRAIN: Duration = Duration::from_secs(35);

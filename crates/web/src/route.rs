@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use mainstay_site::plan::HostPattern;
 
-use crate::path::under;
+use mainstay_http::path::under;
 
 /// The hosts that the site answers to.
 pub(crate) struct Hosts {

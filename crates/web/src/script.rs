@@ -4,7 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use crate::files::{Cache, Found, RootId};
-use crate::mime::is_script;
+use mainstay_http::mime::is_script;
 
 /// A script and what follows it in the path.
 #[derive(Debug, PartialEq, Eq)]

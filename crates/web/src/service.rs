@@ -7,17 +7,19 @@ use http::header::{ALLOW, CONTENT_LENGTH, LOCATION};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use mainstay_http::{Body, Request, Response, Service};
 
-use crate::access_log::AccessLog;
-use crate::compress::{self, Wish};
 use crate::files::cache::Entry;
 use crate::files::{Found, RootId, answer};
 use crate::metrics::Metrics;
-use crate::path::{SitePath, under};
 use crate::record::Record;
-use crate::request_id::RequestIds;
 use crate::script::{self, Script};
 use crate::site::{App, AppBackend, Site, Target};
-use crate::{pages, php, proxy, route};
+use mainstay_http::access_log::AccessLog;
+use mainstay_http::compress::{self, Wish};
+use mainstay_http::pages;
+use mainstay_http::path::{SitePath, under};
+use mainstay_http::request_id::RequestIds;
+
+use crate::{php, proxy, route};
 
 /// The index files of a folder, in the order in which they are looked for.
 const INDEXES: [&str; 2] = ["index.html", "index.htm"];

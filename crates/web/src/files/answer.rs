@@ -14,10 +14,10 @@ use mainstay_http::{Body, FileRange, Response};
 use super::cache::{self, Content, Entry, Representation};
 use super::multipart;
 use super::pieces::FilePieces;
-use crate::compress::{self, Gzip};
 use crate::conditional::{self, Validators, Verdict};
-use crate::encoding::{self, Coding};
 use crate::range::{self, Asked};
+use mainstay_http::compress::{self, Gzip};
+use mainstay_http::encoding::{self, Coding};
 
 /// What a request for a file is answered with. The method is GET or HEAD.
 pub(crate) fn answer(

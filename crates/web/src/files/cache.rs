@@ -18,9 +18,9 @@ use rustix::fs::Stat;
 use sha2::{Digest as _, Sha256};
 
 use super::root::{Opened, Root};
-use crate::encoding::Coding;
 use crate::metrics::FileMetrics;
-use crate::mime::{self, MediaType};
+use mainstay_http::encoding::Coding;
+use mainstay_http::mime::{self, MediaType};
 
 /// How long an entry is used without a look at its file.
 pub(crate) const BELIEVED: Duration = Duration::from_secs(1);

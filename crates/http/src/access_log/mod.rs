@@ -11,25 +11,26 @@ use std::rc::{Rc, Weak};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
-use mainstay_http::metrics::Counter;
+use crate::metrics::Counter;
 
-pub(crate) use line::Line;
-pub(crate) use writer::{Writer, start};
+pub use line::Line;
+pub use writer::{Writer, start};
 
 /// A buffer of this size is handed over.
 const BATCH_BYTES: usize = 32 * 1024;
 /// How long a line waits at most until it is handed over.
 const HOLD: Duration = Duration::from_millis(250);
 /// Batches that wait for the writer.
-pub(crate) const QUEUE: usize = 128;
+const QUEUE: usize = 128;
 
 /// A number of whole lines.
-pub(crate) struct Batch {
-    pub(crate) text: Vec<u8>,
+#[derive(Debug)]
+pub struct Batch {
+    text: Vec<u8>,
 }
 
 /// One worker's end of the log.
-pub(crate) struct AccessLog {
+pub struct AccessLog {
     queue: SyncSender<Batch>,
     buffer: RefCell<Vec<u8>>,
     lines: Cell<u64>,
@@ -38,7 +39,8 @@ pub(crate) struct AccessLog {
 }
 
 impl AccessLog {
-    pub(crate) fn new(queue: SyncSender<Batch>, dropped: Counter) -> Rc<Self> {
+    /// Hands its lines to the writer; lines that it cannot take are counted in `dropped`.
+    pub fn new(queue: SyncSender<Batch>, dropped: Counter) -> Rc<Self> {
         let log = Rc::new(Self {
             queue,
             buffer: RefCell::new(Vec::with_capacity(BATCH_BYTES + 4096)),
@@ -51,7 +53,7 @@ impl AccessLog {
     }
 
     /// Adds a line.
-    pub(crate) fn write(&self, line: &Line<'_>) {
+    pub fn write(&self, line: &Line<'_>) {
         let mut buffer = self.buffer.borrow_mut();
         line.put(&mut buffer, &self.clock);
         self.lines.set(self.lines.get() + 1);

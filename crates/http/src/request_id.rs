@@ -3,29 +3,29 @@
 use std::cell::Cell;
 
 /// A random place to start at.
-pub(crate) fn seed() -> Result<u128, getrandom::Error> {
+pub fn seed() -> Result<u128, getrandom::Error> {
     let mut seed = [0; 16];
     getrandom::fill(&mut seed)?;
     Ok(u128::from_ne_bytes(seed))
 }
 
 /// Makes the ids of one worker.
-pub(crate) struct RequestIds {
+pub struct RequestIds {
     state: Cell<u128>,
 }
 
 /// 32 hexadecimal digits.
-pub(crate) type RequestId = [u8; 32];
+pub type RequestId = [u8; 32];
 
 impl RequestIds {
     /// Starts at this place.
-    pub(crate) fn from_seed(seed: u128) -> Self {
+    pub fn from_seed(seed: u128) -> Self {
         Self { state: Cell::new(seed) }
     }
 
     /// The next one. A counter by an odd step repeats after 2^128 only; the mixing, which can be undone and so keeps
     /// different numbers different, makes them look alike to no one.
-    pub(crate) fn next(&self) -> RequestId {
+    pub fn next(&self) -> RequestId {
         const STEP: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let state = self.state.get().wrapping_add(STEP);

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::task::{Context, Poll};
 
+use crate::{Body, BodyError, BodyStream, Response};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -11,20 +12,19 @@ use http::header::{
     REFERER, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use mainstay_http::{Body, BodyError, BodyStream, Response};
 
 use crate::encoding::{self, Coding};
 use crate::mime;
 
 /// Smaller bodies are sent as they are: they fit into one packet anyhow.
-pub(crate) const LEAST_BYTES: u64 = 1024;
+pub const LEAST_BYTES: u64 = 1024;
 /// For what is sent once. Level 4 takes about half the time of the usual 6 for a few per cent more bytes.
 const LEVEL: u32 = 4;
 /// For what is kept and sent many times.
 const LEVEL_KEPT: u32 = 7;
 
 /// Bytes in memory, compressed; `None` if that makes them no smaller.
-pub(crate) fn gzip(bytes: &[u8]) -> Option<Bytes> {
+pub fn gzip(bytes: &[u8]) -> Option<Bytes> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 2), Compression::new(LEVEL_KEPT));
     encoder.write_all(bytes).ok()?;
     let compressed = encoder.finish().ok()?;
@@ -32,12 +32,12 @@ pub(crate) fn gzip(bytes: &[u8]) -> Option<Bytes> {
 }
 
 /// A tag that says "the same to a reader, though not byte for byte".
-pub(crate) fn weakened(etag: &str) -> String {
+pub fn weakened(etag: &str) -> String {
     if etag.starts_with("W/") { etag.to_owned() } else { format!("W/{etag}") }
 }
 
 /// What of a request decides whether its response may be compressed.
-pub(crate) struct Wish {
+pub struct Wish {
     accepts: bool,
     /// A page of another site made the browser send this, with the visitor's cookies: compressing what the app makes of
     /// it would let that site guess secrets by length (BREACH).
@@ -45,7 +45,8 @@ pub(crate) struct Wish {
 }
 
 impl Wish {
-    pub(crate) fn of(method: &Method, headers: &HeaderMap, host: &str) -> Self {
+    /// What this request asks for. `host` is the host that it is for.
+    pub fn of(method: &Method, headers: &HeaderMap, host: &str) -> Self {
         let accepts = *method != Method::HEAD
             && !headers.contains_key(RANGE)
             && encoding::choose(headers, &[Coding::Gzip]).is_some();
@@ -68,7 +69,7 @@ fn is_foreign(headers: &HeaderMap, host: &str) -> bool {
 }
 
 /// Compresses an app's response if the client takes that and it pays.
-pub(crate) fn response(response: Response, wish: &Wish) -> Response {
+pub fn response(response: Response, wish: &Wish) -> Response {
     let (mut head, body) = response.into_parts();
     let text = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let pays = body.length().is_none_or(|length| length >= LEAST_BYTES)
@@ -114,7 +115,7 @@ pub(crate) fn response(response: Response, wish: &Wish) -> Response {
 
 /// A stream that is compressed as it goes. What was taken is passed on before it waits for more, so that a page that
 /// comes slowly is seen as it comes.
-pub(crate) struct Gzip {
+pub struct Gzip {
     stream: Box<dyn BodyStream>,
     encoder: Option<GzEncoder<Vec<u8>>>,
     unflushed: bool,
@@ -124,7 +125,8 @@ pub(crate) struct Gzip {
 const PIECE_BYTES: usize = 16 * 1024;
 
 impl Gzip {
-    pub(crate) fn new(stream: Box<dyn BodyStream>) -> Self {
+    /// Compresses what this stream brings.
+    pub fn new(stream: Box<dyn BodyStream>) -> Self {
         let encoder = GzEncoder::new(Vec::new(), Compression::new(LEVEL));
         Self { stream, encoder: Some(encoder), unflushed: false }
     }
@@ -171,9 +173,9 @@ impl BodyStream for Gzip {
 #[cfg(test)]
 mod tests {
     use super::{Wish, gzip, is_foreign, response};
+    use crate::{Body, Response};
     use bytes::Bytes;
     use http::{HeaderMap, Method};
-    use mainstay_http::{Body, Response};
     use std::io::Read as _;
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {

@@ -2,15 +2,15 @@
 
 /// What a file's content is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MediaType {
+pub struct MediaType {
     /// The value of `Content-Type`.
-    pub(crate) value: &'static str,
+    pub value: &'static str,
     /// Whether compressing it pays.
-    pub(crate) compressible: bool,
+    pub compressible: bool,
 }
 
 /// What is known of nothing: the browser saves it instead of showing it.
-pub(crate) const UNKNOWN: MediaType = binary("application/octet-stream");
+pub const UNKNOWN: MediaType = binary("application/octet-stream");
 
 const fn text(value: &'static str) -> MediaType {
     MediaType { value, compressible: true }
@@ -108,7 +108,7 @@ const TYPES: &[(&str, MediaType)] = &[
 ];
 
 /// The type of the file with this path or name.
-pub(crate) fn of(path: &[u8]) -> MediaType {
+pub fn of(path: &[u8]) -> MediaType {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let Some(dot) = name.iter().rposition(|byte| *byte == b'.') else { return UNKNOWN };
     let ending = name[dot + 1..].to_ascii_lowercase();
@@ -118,7 +118,7 @@ pub(crate) fn of(path: &[u8]) -> MediaType {
 }
 
 /// Whether compressing a response of this `Content-Type` pays.
-pub(crate) fn is_compressible(content_type: &str) -> bool {
+pub fn is_compressible(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     // A stream of events must not wait in a compressor, and gains little.
     if essence == "text/event-stream" {
@@ -134,7 +134,7 @@ pub(crate) fn is_compressible(content_type: &str) -> bool {
 }
 
 /// Whether a path names a source that PHP would run. Such a file is run, or not there; it is never sent as text.
-pub(crate) fn is_script(segment: &[u8]) -> bool {
+pub fn is_script(segment: &[u8]) -> bool {
     // A name such as `x.php.txt` or `x.php~` is no script to php-fpm, but is one by mistake: its source must not be seen.
     let name = segment.to_ascii_lowercase();
     name.split(|byte| *byte == b'.').skip(1).any(|ending| {

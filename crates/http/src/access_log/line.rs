@@ -4,34 +4,45 @@ use std::cell::Cell;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::date;
 use http::{Method, Version};
-use mainstay_http::date;
 
 /// Bytes of a text from the client that are logged.
 const MOST_TEXT: usize = 2048;
 
 /// What is known of a request at its end.
-pub(crate) struct Line<'a> {
-    pub(crate) id: &'a [u8],
-    pub(crate) client: Option<IpAddr>,
-    pub(crate) method: &'a Method,
-    pub(crate) host: &'a str,
+#[derive(Debug)]
+pub struct Line<'a> {
+    /// The request id.
+    pub id: &'a [u8],
+    /// The client's address; none on a Unix socket.
+    pub client: Option<IpAddr>,
+    /// The method.
+    pub method: &'a Method,
+    /// The host that was asked for.
+    pub host: &'a str,
     /// Path and query as the client sent them.
-    pub(crate) path: &'a str,
-    pub(crate) version: Version,
+    pub path: &'a str,
+    /// The protocol.
+    pub version: Version,
     /// 499: the client left before there was a response.
-    pub(crate) status: u16,
-    pub(crate) bytes: u64,
-    pub(crate) duration: Duration,
-    pub(crate) upstream: Option<Duration>,
-    /// App and release.
-    pub(crate) target: &'a str,
-    pub(crate) release: Option<&'a str>,
-    pub(crate) user_agent: &'a [u8],
+    pub status: u16,
+    /// Bytes of the response's body.
+    pub bytes: u64,
+    /// From the request's head to the end of the response.
+    pub duration: Duration,
+    /// From asking the upstream to its response's head.
+    pub upstream: Option<Duration>,
+    /// Who answered: an app, a route.
+    pub target: &'a str,
+    /// The release that answered.
+    pub release: Option<&'a str>,
+    /// What the client calls itself.
+    pub user_agent: &'a [u8],
 }
 
 /// The last second that was formatted.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Clock {
     second: Cell<u64>,
     text: Cell<[u8; 19]>,

@@ -15,13 +15,14 @@ const FILE_BYTES: u64 = 16 << 20;
 const FILES: u32 = 5;
 
 /// The running thread. It ends when all senders are gone.
-pub(crate) struct Writer {
-    pub(crate) queue: SyncSender<Batch>,
+pub struct Writer {
+    /// Where workers hand over what they wrote.
+    pub queue: SyncSender<Batch>,
     thread: JoinHandle<()>,
 }
 
 /// Starts the thread. The log's folder must be there and writable; if it is not, that is said once, and lines are lost.
-pub(crate) fn start(path: PathBuf) -> io::Result<Writer> {
+pub fn start(path: PathBuf) -> io::Result<Writer> {
     let (queue, batches) = sync_channel(QUEUE);
     let thread =
         std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(&path, &batches))?;
@@ -30,7 +31,7 @@ pub(crate) fn start(path: PathBuf) -> io::Result<Writer> {
 
 impl Writer {
     /// Waits until everything is written; to be called when no worker is left.
-    pub(crate) fn join(self) {
+    pub fn join(self) {
         drop(self.queue);
         if self.thread.join().is_err() {
             tracing::error!("the access log's thread panicked");

@@ -1,12 +1,12 @@
 //! What people see when something is wrong.
 
+use crate::{Body, Response};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
-use mainstay_http::{Body, Response};
 
 /// A page for an error, with a sentence for whoever meets it.
-pub(crate) fn error(status: StatusCode, id: &[u8]) -> Response {
+pub fn error(status: StatusCode, id: &[u8]) -> Response {
     let sentence = match status {
         StatusCode::BAD_REQUEST => "The address or the request is malformed.",
         StatusCode::FORBIDDEN => "This may not be seen.",
@@ -43,7 +43,7 @@ pub(crate) fn error(status: StatusCode, id: &[u8]) -> Response {
 }
 
 /// A response with a short text.
-pub(crate) fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+pub fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Body::Full(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -1,0 +1,1 @@
+//! Which upstream takes a request.

@@ -1,0 +1,1 @@
+//! A shared cache in memory (RFC 9111).

@@ -1,0 +1,1 @@
+//! Which upstreams are fit to take requests.

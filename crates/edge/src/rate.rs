@@ -1,0 +1,1 @@
+//! How often requests may come.

@@ -1,0 +1,1 @@
+//! A signed cookie that keeps a client at its upstream.
