@@ -1,5 +1,6 @@
 //! From the site to one [`Plan`] per server. Pure: what is not in the file (releases, the zone's serial) comes in as [`Inputs`].
 
+mod edge;
 mod flows;
 mod zone;
 
@@ -46,7 +47,7 @@ impl Site {
             revision: String::new(),
             resources: Resources { memory: server.memory, cpus: server.cpus, disk: server.disk },
             dns: server.has(Role::Dns).then(|| self.dns_plan(server, inputs)),
-            edge: None,
+            edge: server.has(Role::Edge).then(|| edge::plan(self, server, inputs)),
             web: server.has(Role::Web).then(|| self.web_plan(server, inputs)),
             apps: if server.has(Role::App) { self.app_plans(server, inputs) } else { Vec::new() },
             database: self.is_primary(server).then(|| self.database_plan(server, inputs)),
@@ -97,13 +98,14 @@ impl Site {
         WebPlan {
             listen: addresses(server)
                 .into_iter()
-                .map(|address| SocketAddr::new(address, self.web.port))
+                .map(|address| SocketAddr::new(address, self.web_port(server)))
                 .collect(),
             server: server.name.clone(),
             hosts: self.hosts.iter().chain(&inputs.more_hosts).cloned().collect(),
             routes,
             limits: self.web.limits,
             compress: self.web.compress,
+            trusted_proxies: self.with_role(Role::Edge).flat_map(addresses).map(single).collect(),
         }
     }
 
@@ -229,7 +231,7 @@ impl Site {
 
     /// The secrets that a server needs, each with where it comes from.
     pub fn secrets_of(&self, server: &Server) -> BTreeMap<String, SecretSource> {
-        let mut secrets = BTreeMap::new();
+        let mut secrets = if server.has(Role::Edge) { edge::secrets(self) } else { BTreeMap::new() };
         let runs_apps = server.has(Role::App);
         for app in &self.apps {
             if app.database && self.primary().is_some() && (runs_apps || self.is_primary(server)) {
@@ -249,6 +251,11 @@ impl Site {
 /// All addresses of a server, IPv4 first.
 fn addresses(server: &Server) -> Vec<IpAddr> {
     std::iter::once(server.address.into()).chain(server.address6.map(Into::into)).collect()
+}
+
+/// The network that holds this address alone.
+fn single(address: IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
 }
 
 fn release(inputs: &Inputs, app: &AppName) -> String {

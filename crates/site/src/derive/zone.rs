@@ -56,9 +56,9 @@ fn name_server(site: &Site, index: usize) -> String {
     format!("ns{}.{}", index + 1, site.domain)
 }
 
-/// Where visitors enter: the web servers. This version runs no load balancer that would stand before them.
+/// Where visitors enter: the load balancers, or without any the web servers.
 fn entry_addresses(site: &Site) -> Vec<IpAddr> {
-    site.with_role(Role::Web).flat_map(server_addresses).collect()
+    site.with_role(site.entry()).flat_map(server_addresses).collect()
 }
 
 fn server_addresses(server: &Server) -> impl Iterator<Item = IpAddr> + use<> {
