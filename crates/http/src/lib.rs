@@ -28,6 +28,7 @@ pub mod encoding;
 pub mod h1;
 pub mod metrics;
 pub mod mime;
+pub mod networks;
 pub mod pages;
 pub mod path;
 pub mod pool;
