@@ -105,8 +105,17 @@ impl Site {
             routes,
             limits: self.web.limits,
             compress: self.web.compress,
-            trusted_proxies: self.with_role(Role::Edge).flat_map(addresses).map(single).collect(),
+            trusted_proxies: self.told_by(),
         }
+    }
+
+    /// Whom a web server believes about clients: the edges, and those who stand before them. Without edges nobody.
+    fn told_by(&self) -> Vec<String> {
+        if !self.has_edge() {
+            return Vec::new();
+        }
+        let edges = self.with_role(Role::Edge).flat_map(addresses).map(single);
+        edges.chain(self.edge.trusted_proxies.iter().cloned()).collect()
     }
 
     /// Apps of one host come before those of all hosts, and longer paths before shorter ones.

@@ -102,7 +102,10 @@ fn a_web_server_takes_requests_from_the_edges_only_and_believes_what_they_say_of
     let plans = right("edge.toml").plans(&Inputs::default());
     let server1 = plans.iter().find(|plan| plan.server.as_str() == "server1").unwrap();
     let web = server1.web.as_ref().unwrap();
-    assert_eq!(web.trusted_proxies, ["10.10.0.5/32", "fd00::5/128", "10.10.0.6/32"]);
+    assert_eq!(
+        web.trusted_proxies,
+        ["10.10.0.5/32", "fd00::5/128", "10.10.0.6/32", "192.0.2.0/24", "2001:db8::7/128"]
+    );
     let inwards: Vec<_> = server1.flows.iter().filter(|flow| flow.direction == Direction::In).collect();
     assert!(inwards.iter().all(|flow| matches!(flow.peer, Peer::Server(_))), "{inwards:#?}");
     // Each way out has its way in at the other end.
