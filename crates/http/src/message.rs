@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Uri, Version};
 
-use crate::BodyError;
+use crate::{BodyError, Interim};
 
 /// A request whose head is complete and whose body may still be on its way.
 pub struct Request {
@@ -31,6 +31,8 @@ pub struct Request {
     pub host: Option<String>,
     /// Set when the client asks to leave HTTP/1.1 for another protocol (`Upgrade: websocket`).
     pub upgrade: Option<UpgradeRequest>,
+    /// The way for interim responses (1xx) to the client.
+    pub interim: Interim,
 }
 
 /// A client's wish to change protocols on this connection.
