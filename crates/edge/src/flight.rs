@@ -69,6 +69,7 @@ impl Flight {
         let Some(token) = self.token.take() else { return };
         let member = &self.chosen.member;
         member.metrics.failed(failed.label);
+        member.shared.failures.inc();
         if self.latency.is_none() {
             member.heard(matches!(failed.failure, Failure::Status(_)), now);
         }

@@ -79,6 +79,7 @@ pub(crate) struct SharedUpstream {
     busy: AtomicU32,
     pub(crate) in_flight: Gauge,
     pub(crate) requests: Counter,
+    pub(crate) failures: Counter,
 }
 
 impl SharedUpstream {
@@ -120,6 +121,11 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
+    /// How many wait.
+    pub(crate) fn length(&self) -> i64 {
+        self.length.value()
+    }
+
     /// Whether someone waits.
     pub(crate) fn is_used(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
@@ -191,11 +197,26 @@ impl InForce {
             let kept = kept.unwrap_or_else(|| {
                 Arc::new(Slots { most: AtomicU32::new(0), used: AtomicU32::new(0) })
             });
-            kept.most.store(route.concurrent, Ordering::Relaxed);
             slots.insert(route.name.clone(), kept);
         }
         let generation = before.map_or(1, |before| before.generation + 1);
         Ok(Self { generation, plan, groups, rates, slots, cookie_secret })
+    }
+}
+
+impl InForce {
+    /// Makes its limits those that count: it is in force from now on.
+    pub(crate) fn settle(&self) {
+        for group in self.groups.values() {
+            for upstream in &group.upstreams {
+                upstream.most.store(group.plan.connections, Ordering::Relaxed);
+            }
+        }
+        for route in &self.plan.routes {
+            if let Some(slots) = self.slots.get(&route.name) {
+                slots.most.store(route.concurrent, Ordering::Relaxed);
+            }
+        }
     }
 }
 
@@ -255,9 +276,9 @@ impl SharedGroup {
                     busy: AtomicU32::new(0),
                     in_flight: metrics.upstream_in_flight.with(&labels),
                     requests: metrics.upstream_requests.with(&labels),
+                    failures: Counter::default(),
                 })
             });
-            shared.most.store(plan.connections, Ordering::Relaxed);
             shared
         });
         let queue = before.map_or_else(

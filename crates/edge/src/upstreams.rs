@@ -9,7 +9,7 @@ use mainstay_http::pool::{Pool, PoolSettings, Upstream};
 use mainstay_site::plan::edge::UpstreamGroup;
 use tokio::sync::Notify;
 
-use crate::balance::random::Random;
+use crate::admission::Gate;
 use crate::balance::{Balancer, NoUpstream, Readiness, Tried, UpstreamId};
 use crate::health::Fitness;
 use crate::in_force::{InForce, Place, SharedGroup, SharedUpstream};
@@ -27,6 +27,10 @@ const CONNECTIONS: usize = 1 << 20;
 /// A group, for as long as some plan has it. What changes with a plan is in its roster.
 pub(crate) struct Group {
     pub(crate) name: String,
+    /// The name, for records.
+    pub(crate) label: Rc<str>,
+    /// Lets as many requests ahead as the upstreams bear; the plan says whether it is used.
+    pub(crate) gate: Rc<Gate>,
     pub(crate) balancer: RefCell<Balancer>,
     pub(crate) budget: RefCell<RetryBudget>,
     roster: RefCell<Rc<Roster>>,
@@ -42,6 +46,7 @@ pub(crate) struct Roster {
 
 /// An upstream.
 pub(crate) struct Member {
+    pub(crate) name: Rc<str>,
     pub(crate) shared: Arc<SharedUpstream>,
     pub(crate) upstream: Upstream,
     pub(crate) metrics: UpstreamMetrics,
@@ -77,6 +82,8 @@ impl Group {
         let plan = &shared.plan;
         Ok(Self {
             name: plan.name.clone(),
+            label: Rc::from(plan.name.as_str()),
+            gate: Gate::new(plan.queue, shared.patience(), seed, now),
             balancer: RefCell::new(Balancer::new(plan, seed)),
             budget: RefCell::new(RetryBudget::new(plan.retry.budget_percent, now)),
             roster: RefCell::new(Rc::new(Roster::new(in_force, shared, metrics, None)?)),
@@ -113,7 +120,7 @@ impl Group {
         for _ in 0..4 {
             let readiness = |index: usize| roster.readiness(index, now);
             let index = self.balancer.borrow_mut().choose(readiness, key, tried, now)?;
-            if let Some(chosen) = roster.take(index) {
+            if let Some(chosen) = Rc::clone(&roster).take(index) {
                 return Ok(chosen);
             }
         }
@@ -125,7 +132,7 @@ impl Group {
         let roster = self.roster();
         let fit = roster.shared.board.fitness(index) == Fitness::Fit
             && roster.readiness(index, now) == Readiness::Ready;
-        if fit { roster.take(index) } else { None }
+        if fit { Rc::clone(&roster).take(index) } else { None }
     }
 
     /// Whether there is a fit upstream that was not tried.
@@ -166,6 +173,7 @@ impl Roster {
             });
             old.unwrap_or_else(|| {
                 Rc::new(Member {
+                    name: Rc::from(upstream.name.as_str()),
                     shared: Arc::clone(upstream),
                     upstream: Upstream::Tcp(upstream.address),
                     metrics: metrics.upstream(&plan.name, &upstream.name),
@@ -265,9 +273,4 @@ impl Member {
         }
         silent
     }
-}
-
-/// A seed for a group of a worker.
-pub(crate) fn seed(random: &RefCell<Random>) -> u64 {
-    random.borrow_mut().next()
 }
