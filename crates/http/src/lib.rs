@@ -14,6 +14,7 @@ mod body;
 mod error;
 mod h2;
 mod message;
+mod opening;
 mod rewound;
 mod shutdown;
 mod transport;
@@ -32,8 +33,10 @@ pub mod networks;
 pub mod pages;
 pub mod path;
 pub mod pool;
+pub mod proxy_protocol;
 pub mod request_id;
 pub mod settings;
+pub mod tls;
 pub mod unix_path;
 pub mod worker;
 
@@ -45,4 +48,4 @@ pub use message::{
 pub use settings::Settings;
 pub use shutdown::{Phase, Shutdown};
 pub use transport::Transport;
-pub use worker::{Listener, Server, WorkerId};
+pub use worker::{Listener, ListenerOptions, Server, WorkerId};
