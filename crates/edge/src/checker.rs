@@ -96,6 +96,8 @@ fn request(method: Method, path: &str, host: &str, body: Body) -> Result<Request
         headers,
         body,
         peer: None,
+        local: None,
+        tls: None,
         host: Some(host.to_owned()),
         upgrade: None,
         interim: Interim::default(),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use mainstay_http::Shutdown;
+use mainstay_http::tls::ServerTls;
 use mainstay_site::plan::EdgePlan;
 use mainstay_site::plan::edge::{Maintenance, Upstream};
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::balance::UpstreamId;
 use crate::balance::random::Random;
+use crate::certificates;
 use crate::checker::Checker;
 use crate::config::Config;
 use crate::health::{Action, CheckId, Condition, Event, GroupHealth, Reason};
@@ -99,6 +101,7 @@ pub(crate) struct Control {
     told: mpsc::Sender<Told>,
     checks: JoinSet<()>,
     checker: Checker,
+    tls: Option<ServerTls>,
     latencies: HashMap<UpstreamId, f64>,
     random: Random,
     started: Instant,
@@ -119,6 +122,8 @@ pub(crate) struct Start {
     pub(crate) workers: Vec<mpsc::UnboundedSender<ToWorker>>,
     pub(crate) metrics: Metrics,
     pub(crate) told: mpsc::Sender<Told>,
+    /// What listeners serve, where one has TLS.
+    pub(crate) tls: Option<ServerTls>,
     pub(crate) seed: u64,
 }
 
@@ -138,7 +143,8 @@ impl Control {
             metrics: start.metrics,
             told: start.told,
             checks: JoinSet::new(),
-            checker: Checker::default(),
+            checker: Checker,
+            tls: start.tls,
             latencies: HashMap::new(),
             random: Random::new(start.seed),
             started: Instant::now(),
@@ -319,6 +325,9 @@ impl Control {
         let next = InForce::new(config, plan, &self.metrics, Some(&self.in_force), seed, now)?;
         let next = Arc::new(next);
         Site::check(&next, &self.metrics, now)?;
+        if let Some(tls) = &self.tls {
+            tls.replace(&certificates::pairs(config)?).map_err(|error| error.to_string())?;
+        }
         next.settle();
         self.in_force = next;
         self.follow_plan(now);

@@ -7,6 +7,7 @@ use std::time::Instant;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use mainstay_http::pool::{ClientError, Sent};
+use mainstay_http::tls::TlsInfo;
 use mainstay_http::{Body, Interim, Request, Response, UpgradeRequest};
 use mainstay_site::plan::edge::{BalancePlan, HashKey};
 
@@ -27,6 +28,8 @@ pub(crate) struct Outgoing {
     pub(crate) headers: HeaderMap,
     version: Version,
     peer: Option<SocketAddr>,
+    local: Option<SocketAddr>,
+    tls: Option<Rc<TlsInfo>>,
     host: Option<String>,
     protocol: Option<String>,
     interim: Interim,
@@ -41,6 +44,8 @@ impl Outgoing {
             headers: request.headers,
             version: request.version,
             peer: request.peer,
+            local: request.local,
+            tls: request.tls,
             host: request.host,
             protocol: request.upgrade.map(|upgrade| upgrade.protocol),
             interim: request.interim,
@@ -56,6 +61,8 @@ impl Outgoing {
             headers: self.headers.clone(),
             body: self.body.body(),
             peer: self.peer,
+            local: self.local,
+            tls: self.tls.clone(),
             host: self.host.clone(),
             upgrade: self.protocol.clone().map(|protocol| UpgradeRequest { protocol }),
             interim: self.interim.clone(),

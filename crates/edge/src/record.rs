@@ -67,7 +67,7 @@ impl Record {
             client: request.peer.map(|peer| peer.ip().to_canonical()),
             version: request.version,
             user_agent: request.headers.get(USER_AGENT).cloned(),
-            tls: None,
+            tls: request.tls.as_ref().map(|tls| tls.version),
             trace: None,
             route: Rc::clone(route),
             upstream: None,

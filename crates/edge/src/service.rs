@@ -162,7 +162,8 @@ impl Worker {
     ) -> Result<Response, Turned> {
         let host = request.host.as_deref().unwrap_or_default();
         let host = host.strip_suffix('.').unwrap_or(host);
-        if !site.hosts.contains(host) {
+        // Also where the client was shown a certificate that is not this host's (RFC 9110, 15.5.20).
+        if !site.hosts.contains(host) || request.tls.as_ref().is_some_and(|tls| !tls.is_for(host)) {
             return Err(StatusCode::MISDIRECTED_REQUEST.into());
         }
         if request.method == Method::TRACE || request.method == Method::CONNECT {
@@ -262,7 +263,7 @@ impl Worker {
             client: record.client,
             trusted,
             secure: record.tls.is_some(),
-            port: arrival_port(host.as_ref(), record.tls.is_some()),
+            port: request.local.map(|local| local.port()),
             host: host.as_ref(),
             id: &record.id,
         };
@@ -279,13 +280,6 @@ impl Worker {
         }
         Ok(())
     }
-}
-
-/// The port that a client asked for, as its `Host` says.
-fn arrival_port(host: Option<&HeaderValue>, secure: bool) -> Option<u16> {
-    let text = host?.to_str().ok()?;
-    let after = text.rsplit_once(':').filter(|(before, _)| !before.contains(':') || before.ends_with(']'));
-    Some(after.and_then(|(_, port)| port.parse().ok()).unwrap_or(if secure { 443 } else { 80 }))
 }
 
 fn redirect(status: StatusCode, location: &str) -> Result<Response, Turned> {

@@ -147,6 +147,14 @@ impl Group {
         })
     }
 
+    /// Gives up connections that no request uses.
+    pub(crate) fn close_idle(&self) {
+        let roster = self.roster();
+        for member in &roster.members {
+            roster.pool.close_upstream(&member.upstream);
+        }
+    }
+
     pub(crate) fn member(&self, id: UpstreamId) -> Option<Rc<Member>> {
         self.roster.borrow().members.iter().find(|member| member.shared.id == id).cloned()
     }

@@ -31,6 +31,8 @@ fn request(method: Method, path: &str, body: Body) -> Request {
         headers: HeaderMap::new(),
         body,
         peer: None,
+        local: None,
+        tls: None,
         host: Some("a".into()),
         upgrade: None,
         interim: Interim::default(),
