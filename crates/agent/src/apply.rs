@@ -2,7 +2,7 @@
 //!
 //! 1. Every listening socket of the plan is opened. From here on nobody is refused, only kept waiting.
 //! 2. Roles that the plan no longer has are stopped.
-//! 3. `web` and `dns` start at once: they wait for what lies behind them by themselves.
+//! 3. `edge`, `web` and `dns` start at once: they wait for what lies behind them by themselves.
 //! 4. The database starts; when it answers, accounts and schemas are brought about.
 //! 5. The apps start.
 //! 6. Sockets that the plan no longer has are closed.
@@ -13,6 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mainstay_app::Secrets;
 use mainstay_process::supervise::State;
 use mainstay_process::{Change, ChildSpec, SocketSpec, Supervisor, make_folder};
 use mainstay_site::Plan;
@@ -21,7 +22,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::backends::{self, Database};
 use crate::control::Shared;
-use crate::server_roles;
+use crate::server_roles::{self, edge};
 
 /// What failed is tried again after this long.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(2);
@@ -149,6 +150,9 @@ impl Work {
                     if change != Change::Unchanged {
                         tracing::info!(child = name, ?change, "runs as the plan says");
                     }
+                    if name == "edge" {
+                        edge::forget_old_secrets(&spec);
+                    }
                     return spec.sockets;
                 }
                 Err(error) => {
@@ -207,7 +211,12 @@ impl Work {
 
 /// The names of all roles of a plan.
 fn names(plan: &Plan) -> Vec<String> {
-    let own = [("web", plan.web.is_some()), ("dns", plan.dns.is_some()), (DATABASE, plan.database.is_some())];
+    let own = [
+        ("edge", plan.edge.is_some()),
+        ("web", plan.web.is_some()),
+        ("dns", plan.dns.is_some()),
+        (DATABASE, plan.database.is_some()),
+    ];
     let own = own.into_iter().filter(|(_, has)| *has).map(|(name, _)| name.to_owned());
     own.chain(plan.apps.iter().map(|app| format!("app-{}", app.name))).collect()
 }
@@ -215,8 +224,8 @@ fn names(plan: &Plan) -> Vec<String> {
 fn own_specs(plan: &Plan) -> Result<Vec<ChildSpec>, String> {
     let digest =
         server_roles::binary_digest().map_err(|error| format!("this binary cannot be read: {error}"))?;
-    server_roles::specs(plan, &digest)
-        .map_err(|error| format!("the configuration of web or dns cannot be written: {error}"))
+    let secrets = Secrets::default();
+    server_roles::specs(plan, &digest, |name| secrets.read(name)).map_err(|error| error.to_string())
 }
 
 /// Stops every role: first those that visitors reach, so that no request meets a closed door behind them.
@@ -227,7 +236,7 @@ pub(crate) async fn stop_all(supervisor: &Arc<Supervisor>) {
     }
 }
 
-/// Web and dns, then the apps, then the database.
+/// Edge, web and dns, then the apps, then the database.
 fn in_stop_order(names: Vec<String>) -> [Vec<String>; 3] {
     let mut order = [Vec::new(), Vec::new(), Vec::new()];
     for name in names {
@@ -260,10 +269,10 @@ mod tests {
 
     #[test]
     fn visitors_are_turned_away_first_and_the_database_goes_last() {
-        let names = ["app-shop", "database", "dns", "web", "app-blog"].map(str::to_owned).to_vec();
+        let names = ["app-shop", "database", "dns", "edge", "web", "app-blog"].map(str::to_owned).to_vec();
         assert_eq!(
             in_stop_order(names),
-            [vec!["dns", "web"], vec!["app-shop", "app-blog"], vec!["database"]]
+            [vec!["dns", "edge", "web"], vec!["app-shop", "app-blog"], vec!["database"]]
                 .map(|names| names.into_iter().map(str::to_owned).collect::<Vec<_>>())
         );
     }

@@ -19,8 +19,8 @@ use mainstay_process::supervise::State;
 use mainstay_site::{Plan, ServerName, paths};
 use tokio::sync::mpsc;
 
-use crate::metrics;
 use crate::status::{AgentInfo, ServerStatus, Totals};
+use crate::{edge, metrics};
 
 /// What the control API asks of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     /// Guards how far the plan has come; held only to look or to write a few words.
     progress: Mutex<Progress>,
+    /// Guards what the load balancer counted last; held only to compare.
+    rate: Mutex<edge::Rate>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -52,7 +54,7 @@ struct Progress {
 impl Shared {
     pub(crate) fn new(server: ServerName, supervisor: Arc<Supervisor>, cgroups: Option<Cgroups>) -> Self {
         let progress = Mutex::new(Progress::default());
-        Self { server, supervisor, cgroups, started: Instant::now(), progress }
+        Self { server, supervisor, cgroups, started: Instant::now(), progress, rate: Mutex::default() }
     }
 
     /// A plan begins to be carried out.
@@ -98,6 +100,12 @@ impl Shared {
             cpu_seconds: usage.cpu.as_secs_f64(),
             processes: usage.processes,
         });
+        let has_edge = roles.iter().any(|role| role.name == "edge");
+        let edge = if has_edge { edge::ask().await } else { None };
+        let edge = edge.map(|edge| {
+            let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+            edge::with_rate(edge, &mut rate, Instant::now())
+        });
         Ok(ServerStatus {
             server: self.server.to_string(),
             site: progress.site,
@@ -111,6 +119,7 @@ impl Shared {
             },
             roles,
             totals,
+            edge,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Whether a running child has taken over what was written for it: it tells by the digest of the configuration that it runs.
 //!
 //! `GET /config` on its admin socket answers `{"sha256": "...", "refused": null}`; `refused` is the last configuration that
-//! it did not take, with the reason: `{"sha256": "...", "reason": "..."}`.
+//! it did not take, with the reason: `{"sha256": "...", "why": "..."}`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,8 +37,9 @@ struct Answer {
 
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 struct Refused {
-    sha256: String,
-    reason: String,
+    /// None if it could not even be read.
+    sha256: Option<String>,
+    why: String,
 }
 
 impl Question {
@@ -70,8 +71,8 @@ impl Question {
         if answer.sha256 == self.wanted {
             return Some(Ok(()));
         }
-        let refused = answer.refused.filter(|refused| refused.sha256 == self.wanted)?;
-        Some(Err(refused.reason))
+        let refused = answer.refused.filter(|refused| refused.sha256.as_ref() == Some(&self.wanted))?;
+        Some(Err(refused.why))
     }
 
     async fn ask(&self, pid: i32) -> Option<Answer> {
@@ -104,10 +105,10 @@ mod tests {
 
     #[test]
     fn only_a_word_about_the_wanted_configuration_counts() {
-        assert_eq!(judge(r#"{"sha256": "new", "refused": {"sha256": "old", "reason": "x"}}"#), Some(Ok(())));
+        assert_eq!(judge(r#"{"sha256": "new", "refused": {"sha256": "old", "why": "x"}}"#), Some(Ok(())));
         assert_eq!(judge(r#"{"sha256": "old"}"#), None);
-        assert_eq!(judge(r#"{"sha256": "old", "refused": {"sha256": "older", "reason": "x"}}"#), None);
-        let refused = judge(r#"{"sha256": "old", "refused": {"sha256": "new", "reason": "no key"}}"#);
+        assert_eq!(judge(r#"{"sha256": "old", "refused": {"sha256": "older", "why": "x"}}"#), None);
+        let refused = judge(r#"{"sha256": "old", "refused": {"sha256": "new", "why": "no key"}}"#);
         assert_eq!(refused, Some(Err("no key".to_owned())));
     }
 

@@ -272,7 +272,7 @@ def read(*_):
     text = open(path, 'rb').read()
     digest = hashlib.sha256(text).hexdigest()
     if text == b'bad':
-        state['refused'] = {'sha256': digest, 'reason': 'it is bad'}
+        state['refused'] = {'sha256': digest, 'why': 'it is bad'}
     else:
         state['sha256'] = digest
 class Answer(http.server.BaseHTTPRequestHandler):

@@ -124,8 +124,11 @@ mod tests {
             headers,
             body: Body::Empty,
             peer: Some(format!("{peer}:4711").parse().unwrap()),
+            local: None,
+            tls: None,
             host: None,
             upgrade: None,
+            interim: mainstay_http::Interim::default(),
         }
     }
 
