@@ -75,3 +75,25 @@ fn a_server_reads_its_own_memory_processors_time_and_load() {
         (before - now > 90_000.0).then_some(())
     });
 }
+
+#[test]
+fn visitors_reach_a_site_over_ipv6() {
+    let lab = up();
+    let output = lab.up_again();
+    assert!(output.contains("nothing to do"), "{output}");
+    let found = lab.on("client", &["getent", "ahostsv6", "www.foobar.com"]);
+    assert!(found.contains("2001:db8:10::11") && found.contains("2001:db8:10::12"), "{found}");
+    // One server after the other answers, each at its own address.
+    for (server, address) in [("small", "2001:db8:10::11"), ("large", "2001:db8:10::12")] {
+        let there = format!("www.foobar.com:80:[{address}]");
+        let page = lab.visit("http://www.foobar.com/over-six", &["-6", "--resolve", &there]);
+        assert_eq!((page.status, page.body.as_str()), (200, "echo socket /over-six\n"), "{page:?}");
+        assert_eq!(page.header("x-served-by"), Some(server));
+    }
+    let page = lab.visit("http://www.foobar.com/", &["-6"]);
+    assert_eq!(page.status, 200, "{page:?}");
+    // The access log has the visitor's own address.
+    wait_for("the visit in the log", Duration::from_secs(10), || {
+        lab.run(&["logs", "--role", "access"]).contains("2001:db8::2").then_some(())
+    });
+}
