@@ -172,7 +172,11 @@ fn in_network(host: &HostRecord, command: &[&str], input: Option<&str>) -> Resul
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The addresses at which visitors enter the site, as the zone has them: every web server.
+/// The addresses at which visitors enter the site, as the zone has them: every web server's.
 pub(crate) fn entries(site: &Site) -> Vec<IpAddr> {
-    site.with_role(mainstay_site::Role::Web).map(|server| server.address.into()).collect()
+    let addresses = |server: &Server| {
+        let six = server.address6.map(IpAddr::from);
+        std::iter::once(IpAddr::from(server.address)).chain(six)
+    };
+    site.with_role(mainstay_site::Role::Web).flat_map(addresses).collect()
 }

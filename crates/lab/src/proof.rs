@@ -1,14 +1,14 @@
 //! The proof: what a visitor sees, looked at from outside.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use mainstay_site::model::Server;
 use mainstay_site::{Role, Site, paths};
 use serde::Serialize;
 
 use crate::enter::{living, output};
 use crate::error::Error;
-use crate::network::Outside;
+use crate::network::{Outside, entries};
 use crate::state::{HostRecord, SiteState};
 use crate::status;
 use crate::{CLIENT, INTERNET};
@@ -81,29 +81,35 @@ impl Proof<'_> {
         if self.site.with_role(Role::Dns).next().is_none() {
             return;
         }
-        let entries: Vec<String> =
-            self.site.with_role(Role::Web).map(|server| server.address.to_string()).collect();
+        let entries = entries(self.site);
         for host in self.site.hosts.iter().filter(|host| !host.wildcard) {
             let name = host.name.as_str();
-            let found = self.visitor(&["getent", "ahostsv4", name]).and_then(|text| {
-                let address = text.split_whitespace().next().unwrap_or("nothing").to_owned();
-                let right = entries.contains(&address);
-                if right {
-                    Ok(())
-                } else {
-                    Err(format!("{name} leads to {address}, not to {}", entries.join(" or ")))
-                }
-            });
-            check(checks, format!("{name} is resolved through the internet's resolver"), found);
+            let promise = format!("{name} is resolved through the internet's resolver");
+            check(checks, promise, self.leads(name, "ahostsv4", entries.iter().filter(|ip| ip.is_ipv4())));
+            if self.has_ipv6() {
+                let promise = format!("{name} is resolved to an IPv6 address as well");
+                check(
+                    checks,
+                    promise,
+                    self.leads(name, "ahostsv6", entries.iter().filter(|ip| ip.is_ipv6())),
+                );
+            }
         }
         for server in self.site.with_role(Role::Dns) {
-            for (transport, promise) in [("udp", "answers over UDP"), ("tcp", "answers over TCP")] {
-                let result = self.ask(server, transport, self.site.domain.as_str()).and_then(|code| {
+            if let Some(address) = server.address6 {
+                let result = self.ask(address.into(), "udp", self.site.domain.as_str()).and_then(|code| {
                     if code == 0 { Ok(()) } else { Err(format!("it answered with code {code}")) }
                 });
+                check(checks, format!("{} answers over IPv6 for {}", server.name, self.site.domain), result);
+            }
+            for (transport, promise) in [("udp", "answers over UDP"), ("tcp", "answers over TCP")] {
+                let result =
+                    self.ask(server.address.into(), transport, self.site.domain.as_str()).and_then(|code| {
+                        if code == 0 { Ok(()) } else { Err(format!("it answered with code {code}")) }
+                    });
                 check(checks, format!("{} {promise} for {}", server.name, self.site.domain), result);
             }
-            let result = self.ask(server, "udp", "elsewhere.example").and_then(|code| {
+            let result = self.ask(server.address.into(), "udp", "elsewhere.example").and_then(|code| {
                 if code == 5 {
                     Ok(())
                 } else {
@@ -114,9 +120,30 @@ impl Proof<'_> {
         }
     }
 
+    /// Whether visitors can enter over IPv6.
+    fn has_ipv6(&self) -> bool {
+        entries(self.site).iter().any(IpAddr::is_ipv6)
+    }
+
+    /// Looks a name up as programs do, in one of getent's databases.
+    fn leads<'a>(
+        &self,
+        name: &str,
+        database: &str,
+        entries: impl Iterator<Item = &'a IpAddr>,
+    ) -> Result<(), String> {
+        let text = self.visitor(&["getent", database, name])?;
+        let address = text.split_whitespace().next().unwrap_or("nothing");
+        let entries: Vec<String> = entries.map(ToString::to_string).collect();
+        if entries.iter().any(|entry| entry == address) {
+            return Ok(());
+        }
+        Err(format!("{name} leads to {address}, not to {}", entries.join(" or ")))
+    }
+
     /// Asks a name server for the SOA of a name from `client`, and returns the response code.
-    fn ask(&self, server: &Server, transport: &str, name: &str) -> Result<u8, String> {
-        let address = server.address.to_string();
+    fn ask(&self, server: IpAddr, transport: &str, name: &str) -> Result<u8, String> {
+        let address = server.to_string();
         let text = self.visitor(&["python3", "-I", "-c", ASK, transport, &address, name])?;
         text.trim().parse().map_err(|_| format!("its answer makes no sense: {}", text.trim()))
     }
@@ -130,10 +157,14 @@ impl Proof<'_> {
                 format!("http://{}:{port}/", host.name)
             };
             let format = "%{http_code} %header{x-served-by}";
-            let result = self
-                .visitor(&["curl", "-s", "-o", "/dev/null", "--max-time", "10", "-w", format, &url])
-                .and_then(|text| self.served(&text));
-            check(checks, format!("{url} is answered by one of the site's servers"), result);
+            let get = |family| {
+                let curl = ["curl", family, "-s", "-o", "/dev/null", "--max-time", "10", "-w", format, &url];
+                self.visitor(&curl).and_then(|text| self.served(&text))
+            };
+            check(checks, format!("{url} is answered by one of the site's servers"), get("-4"));
+            if self.has_ipv6() {
+                check(checks, format!("{url} is answered over IPv6 as well"), get("-6"));
+            }
         }
         for server in self.site.with_role(Role::Web) {
             let url = format!("http://{}:{port}/", server.address);
@@ -255,7 +286,7 @@ transport, address, name = sys.argv[1:]
 labels = b''.join(bytes([len(part)]) + part.encode() for part in name.split('.')) + b'\0'
 query = struct.pack('>6H', 4711, 0, 1, 0, 0, 0) + labels + struct.pack('>2H', 6, 1)
 kind = socket.SOCK_DGRAM if transport == 'udp' else socket.SOCK_STREAM
-with socket.socket(socket.AF_INET, kind) as s:
+with socket.socket(socket.AF_INET6 if ':' in address else socket.AF_INET, kind) as s:
     s.settimeout(3)
     s.connect((address, 53))
     if transport == 'tcp':

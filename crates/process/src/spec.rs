@@ -154,6 +154,17 @@ pub enum Probe {
         /// `ping.path` of the pool.
         path: String,
     },
+    /// When GET of a path, through a script behind FastCGI, is answered with 200-399.
+    FastCgiGet {
+        /// The socket.
+        socket: PathBuf,
+        /// The folder that the script lies in, `DOCUMENT_ROOT`.
+        public: PathBuf,
+        /// The script that answers, seen from there, such as `/index.php`.
+        script: String,
+        /// The path asked for, with its query.
+        path: String,
+    },
     /// When a MySQL-protocol server sends its greeting.
     MysqlGreeting {
         /// The Unix socket.

@@ -7,6 +7,7 @@
 pub(crate) mod init;
 pub(crate) mod launch;
 mod mounts;
+mod readings;
 mod service;
 
 use std::net::IpAddr;
@@ -30,6 +31,8 @@ pub(crate) struct HostSpec {
     pub(crate) cgroups: Vec<PathBuf>,
     /// The size of its disk; hosts that are no servers have none.
     pub(crate) disk: Option<ByteSize>,
+    /// The machine's processors that are its own; without it, all are.
+    pub(crate) processors: Option<Vec<usize>>,
     /// Whether it forwards packets between its networks.
     pub(crate) forwards: bool,
 }

@@ -18,7 +18,7 @@ pub(super) fn gateway(up: &Up<'_>, client: &HostRecord, binary: &str) -> Result<
     let entries = network::entries(up.options.site);
     let web = up.options.site.web.port;
     let mut args = vec!["lab-gateway".to_owned()];
-    args.extend(entries.iter().map(|entry| format!("{entry}:{web}")));
+    args.extend(entries.iter().filter(|entry| entry.is_ipv4()).map(|entry| format!("{entry}:{web}")));
     let service = Service {
         name: "gateway".to_owned(),
         program: BINARY.into(),
