@@ -105,6 +105,13 @@ pub struct UpstreamStatus {
     pub more: BTreeMap<String, serde_json::Value>,
 }
 
+impl UpstreamStatus {
+    /// Whether it should take requests and does not.
+    pub fn is_in_trouble(&self) -> bool {
+        !matches!(self.state.as_str(), "up" | "unchecked" | "draining")
+    }
+}
+
 impl EdgeStatus {
     /// All requests that its upstreams got.
     pub fn requests(&self) -> u64 {

@@ -172,11 +172,17 @@ fn in_network(host: &HostRecord, command: &[&str], input: Option<&str>) -> Resul
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The addresses at which visitors enter the site, as the zone has them: every web server's.
+/// The addresses at which visitors enter the site, as the zone has them: every load balancer's, or without any every
+/// web server's.
 pub(crate) fn entries(site: &Site) -> Vec<IpAddr> {
     let addresses = |server: &Server| {
         let six = server.address6.map(IpAddr::from);
         std::iter::once(IpAddr::from(server.address)).chain(six)
     };
-    site.with_role(mainstay_site::Role::Web).flat_map(addresses).collect()
+    site.with_role(site.entry()).flat_map(addresses).collect()
+}
+
+/// The port at which visitors speak HTTP to them.
+pub(crate) fn http_port(site: &Site) -> u16 {
+    if site.has_edge() { 80 } else { site.web.port }
 }

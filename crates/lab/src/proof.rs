@@ -1,5 +1,7 @@
 //! The proof: what a visitor sees, looked at from outside.
 
+mod edges;
+
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -8,7 +10,7 @@ use serde::Serialize;
 
 use crate::enter::{living, output};
 use crate::error::Error;
-use crate::network::{Outside, entries};
+use crate::network::{Outside, entries, http_port};
 use crate::state::{HostRecord, SiteState};
 use crate::status;
 use crate::{CLIENT, INTERNET};
@@ -149,7 +151,7 @@ impl Proof<'_> {
     }
 
     fn pages(&self, checks: &mut Vec<Check>) {
-        let port = self.site.web.port;
+        let port = http_port(self.site);
         for host in self.site.hosts.iter().filter(|host| !host.wildcard) {
             let url = if port == 80 {
                 format!("http://{}/", host.name)
@@ -159,14 +161,15 @@ impl Proof<'_> {
             let format = "%{http_code} %header{x-served-by}";
             let get = |family| {
                 let curl = ["curl", family, "-s", "-o", "/dev/null", "--max-time", "10", "-w", format, &url];
-                self.visitor(&curl).and_then(|text| self.served(&text))
+                self.visitor(&curl).and_then(|text| self.served_or_redirected(&text))
             };
             check(checks, format!("{url} is answered by one of the site's servers"), get("-4"));
             if self.has_ipv6() {
                 check(checks, format!("{url} is answered over IPv6 as well"), get("-6"));
             }
         }
-        for server in self.site.with_role(Role::Web) {
+        self.through_edges(checks);
+        for server in self.site.with_role(self.site.entry()) {
             let url = format!("http://{}:{port}/", server.address);
             let code = ["curl", "-s", "-o", "/dev/null", "--max-time", "5", "-w", "%{http_code}", "-H"];
             let strange = [&code[..], &["Host: elsewhere.example", &url]].concat();

@@ -202,6 +202,9 @@ pub struct Record {
     pub hosts: BTreeMap<String, HostRecord>,
     /// Port on 127.0.0.1 of the real machine that leads to the website.
     pub http_port: Option<u16>,
+    /// Port on 127.0.0.1 of the real machine that leads to it by HTTPS, where the site has that.
+    #[serde(default)]
+    pub https_port: Option<u16>,
     /// The numbers of the apps' users. An app keeps its own for ever: files on the servers' disks carry it.
     #[serde(default)]
     pub(crate) app_users: BTreeMap<String, u32>,

@@ -214,6 +214,16 @@ pub(super) fn services(
     write_atomically(&folder.services(), &text, 0o600)?;
     let store = wanted.first().map(|service| folder.run().join(format!("notify-{}", service.name)));
     let is_new = store.as_ref().is_some_and(|store| !store.exists());
+    let keep = |store: &Path| {
+        let notifier = Notifier::to(store).map_err(|error| host(name, error))?;
+        for (descriptor_name, descriptor) in descriptors {
+            notifier.keep(descriptor_name, &[*descriptor]).map_err(|error| host(name, error))?;
+        }
+        Ok(())
+    };
+    if let Some(store) = store.as_ref().filter(|_| !is_new && !descriptors.is_empty()) {
+        keep(store)?;
+    }
     crate::down::signal(record, Signal::SIGHUP);
     if let Some(store) = store.filter(|_| is_new && !descriptors.is_empty()) {
         // The host makes the store when it reads its services, a moment before it starts them.
@@ -221,10 +231,7 @@ pub(super) fn services(
         while !store.exists() && std::time::Instant::now() < deadline {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        let notifier = Notifier::to(&store).map_err(|error| host(name, error))?;
-        for (descriptor_name, descriptor) in descriptors {
-            notifier.keep(descriptor_name, &[*descriptor]).map_err(|error| host(name, error))?;
-        }
+        keep(&store)?;
     }
     Ok(true)
 }
