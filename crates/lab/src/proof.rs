@@ -235,7 +235,11 @@ impl Proof<'_> {
                     None => format!("--host={}", database.host),
                 };
                 let (user, name) = (format!("--user={}", database.user), database.name.as_str());
-                let port = format!("--port={}", database.port);
+                // With a port the client would take the network whatever else is said.
+                let port = match &database.socket {
+                    Some(_) => "--protocol=socket".to_owned(),
+                    None => format!("--port={}", database.port),
+                };
                 let secret = secret.display().to_string();
                 let program = [
                     "sh",

@@ -190,7 +190,7 @@ impl Site {
         let primary = self.primary().filter(|_| app.database)?;
         let here = primary.name == server.name;
         Some(AppDatabase {
-            host: if here { Ipv4Addr::LOCALHOST.into() } else { primary.address.into() },
+            host: if here { self.database_address(primary).into() } else { primary.address.into() },
             port: self.database.port,
             socket: here.then(paths::database_socket),
             name: database_name(app),
@@ -199,16 +199,22 @@ impl Site {
         })
     }
 
+    /// Where the database listens: for apps elsewhere on its server's address, else on this machine only.
+    fn database_address(&self, server: &Server) -> Ipv4Addr {
+        let serves_others = self.with_role(Role::App).any(|other| other.name != server.name);
+        if serves_others { server.address } else { Ipv4Addr::LOCALHOST }
+    }
+
     fn database_plan(&self, server: &Server, inputs: &Inputs) -> DatabasePlan {
         let others: Vec<String> = self
             .with_role(Role::App)
             .filter(|other| other.name != server.name)
             .map(|other| other.address.to_string())
             .collect();
-        let listen = if others.is_empty() { Ipv4Addr::LOCALHOST } else { server.address };
+        let listen = self.database_address(server);
         let mut allowed_hosts = Vec::new();
         if server.has(Role::App) {
-            allowed_hosts.extend(["localhost".to_owned(), "127.0.0.1".to_owned()]);
+            allowed_hosts.extend(["localhost".to_owned(), listen.to_string()]);
         }
         allowed_hosts.extend(others);
         DatabasePlan {
