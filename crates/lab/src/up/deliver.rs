@@ -153,7 +153,10 @@ fn generated(path: &Path) -> Result<String, Error> {
     })?;
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     // Two servers that need the same one are served at the same time: the first to name it wins.
-    let own = path.with_extension(&text[..16]);
+    // The random part stands in the name itself, so that what is written on the way there differs too.
+    let mut own = path.as_os_str().to_owned();
+    own.push(format!("-{}", &text[16..32]));
+    let own = PathBuf::from(own);
     write_atomically(&own, text.as_bytes(), 0o600)?;
     let linked = fs::hard_link(&own, path);
     fs::remove_file(&own).map_err(file("remove", &own))?;
