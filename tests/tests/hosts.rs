@@ -97,3 +97,23 @@ fn visitors_reach_a_site_over_ipv6() {
         lab.run(&["logs", "--role", "access"]).contains("2001:db8::2").then_some(())
     });
 }
+
+#[test]
+fn cables_that_are_pulled_or_lost_work_again_when_they_are_back() {
+    let lab = up();
+    let there = ["-4", "--max-time", "2", "--resolve", "www.foobar.com:80:10.10.0.11"];
+    let status = || lab.visit("http://www.foobar.com/", &there).status;
+    assert_eq!(status(), 200);
+    lab.on("internet", &["ip", "link", "set", "port0", "down"]);
+    assert_eq!(status(), 0, "nobody reaches a server without a cable");
+    lab.on("internet", &["ip", "link", "del", "port0"]);
+    assert!(lab.up_again().contains("checks passed"));
+    assert_eq!(status(), 200);
+    for state in ["down", "up"] {
+        lab.on("internet", &["ip", "link", "set", "client", state]);
+    }
+    wait_for("both families to work again", Duration::from_secs(20), || {
+        let six = lab.visit("http://www.foobar.com/", &["-6", "--max-time", "2"]).status;
+        (status() == 200 && six == 200).then_some(())
+    });
+}

@@ -73,6 +73,16 @@ impl Shared {
         self.with(|progress| progress.settled = progress.problems.is_empty());
     }
 
+    /// A plan is about to be carried out: whoever asked for that is not to take the earlier one's end for this one's.
+    fn expect(&self) {
+        self.with(|progress| progress.settled = false);
+    }
+
+    /// Everything is about to be stopped.
+    pub(crate) fn end(&self) {
+        self.with(|progress| progress.settled = false);
+    }
+
     /// Something stands in the way.
     pub(crate) fn problem(&self, problem: String) {
         tracing::error!(problem, "the plan cannot be carried out whole");
@@ -132,7 +142,9 @@ pub(crate) fn unwell(status: &ServerStatus) -> Option<String> {
     if !status.settled {
         return Some("the plan is still being carried out".to_owned());
     }
-    let role = status.roles.iter().find(|role| role.state != State::Ready)?;
+    // One that drains is no part of the plan any more and only finishes what it began.
+    let is_well = |state| matches!(state, State::Ready | State::Draining);
+    let role = status.roles.iter().find(|role| !is_well(role.state))?;
     let reason = role.not_ready.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let said = role.last_words.last().map(|line| format!("; it said last: {line}")).unwrap_or_default();
     Some(format!("the role {} is not ready{reason}{said}", role.name))
@@ -141,10 +153,13 @@ pub(crate) fn unwell(status: &ServerStatus) -> Option<String> {
 /// Answers on the agent's socket until it is dropped.
 pub(crate) fn begin(shared: &Arc<Shared>, requests: &mpsc::Sender<Request>) -> std::io::Result<AdminSocket> {
     let asked = |request: Request| {
-        let requests = requests.clone();
+        let (shared, requests) = (shared.clone(), requests.clone());
         move |_| {
-            let requests = requests.clone();
+            let (shared, requests) = (shared.clone(), requests.clone());
             async move {
+                if request == Request::Apply {
+                    shared.expect();
+                }
                 match requests.send(request).await {
                     Ok(()) => {
                         Reply::json(&serde_json::json!({"accepted": true})).with_status(StatusCode::ACCEPTED)

@@ -110,7 +110,11 @@ pub(crate) fn plug(
         }
         remove(internet, &port, &there)?;
         Batch::default()
-            .add(format!("link add {port} type veth peer name eth0 netns {}", host.pid))
+            .add(format!(
+                "link add {port} type veth peer name eth0 address {} netns {}",
+                hardware_address(server.address),
+                host.pid
+            ))
             .add(format!("link set {port} master site"))
             .add(format!("link set {port} up"))
             .run(internet)?;
@@ -128,6 +132,13 @@ pub(crate) fn plug(
         batch.run(host)?;
     }
     Ok(())
+}
+
+/// A server's hardware address follows from its IPv4 address: where its link is made anew, neighbours that remember it
+/// still reach it. Locally administered (IEEE 802, second bit of the first byte).
+fn hardware_address(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
 
 /// Interface names have at most 15 bytes, server names up to 32: the port carries the server's place in the file.

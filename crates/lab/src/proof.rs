@@ -276,7 +276,8 @@ impl Proof<'_> {
             let Some(server) = &host.server else { continue };
             for role in &server.roles {
                 let state = status::state_name(&role.state);
-                let result = if state == "ready" { Ok(()) } else { Err(format!("it is {state}")) };
+                let result =
+                    if status::is_ready(&role.state) { Ok(()) } else { Err(format!("it is {state}")) };
                 check(checks, format!("{} on {name} is ready", role.name), result);
             }
         }

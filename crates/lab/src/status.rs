@@ -50,9 +50,9 @@ impl HostStatus {
     }
 }
 
-/// Whether a role is in the state that it should be in.
+/// Whether a role is in the state that it should be in: it serves, or it left the plan and finishes what it began.
 pub fn is_ready(state: &impl Serialize) -> bool {
-    state_name(state) == "ready"
+    matches!(state_name(state).as_str(), "ready" | "draining")
 }
 
 /// The state's name, as the agent's API tells it.

@@ -46,6 +46,22 @@ fn a_changed_setting_changes_the_revision_and_an_equal_file_does_not() {
 }
 
 #[test]
+fn a_record_that_leads_elsewhere_replaces_a_hosts_addresses_and_a_text_does_not() {
+    let addresses = |kind: &str, value: &str| {
+        let record = format!("\n[[dns.records]]\nname = \"www\"\ntype = \"{kind}\"\nvalue = \"{value}\"\n");
+        let text = smallest::SITE_FILE.to_owned() + &record;
+        let site = Site::parse(&text, "site.toml").unwrap_or_else(|errors| panic!("{errors}"));
+        let dns = site.plans(&Inputs::default()).into_iter().find_map(|plan| plan.dns).unwrap();
+        let records = serde_json::to_value(&dns.zones[0].records).unwrap();
+        let www = format!("www.{}", site.domain);
+        records.as_array().unwrap().iter().filter(|record| record["name"] == www.as_str()).count()
+    };
+    assert_eq!(addresses("TXT", "hello"), 2, "its address and the text");
+    assert_eq!(addresses("A", "203.0.113.9"), 1, "the given address alone");
+    assert_eq!(addresses("CNAME", "example.org"), 1, "the alias alone");
+}
+
+#[test]
 fn a_single_server_says_what_its_loss_means() {
     let losses = example("1-single").survival();
     assert_eq!(losses.len(), 1);

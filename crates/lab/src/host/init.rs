@@ -43,6 +43,8 @@ pub fn init(spec_file: &Path) -> Result<(), Error> {
     let settings = [
         ("/proc/sys/net/ipv4/ip_forward", spec.forwards),
         ("/proc/sys/net/ipv6/conf/all/forwarding", spec.forwards),
+        // A link that is taken down and up again has its addresses, as in IPv4.
+        ("/proc/sys/net/ipv6/conf/all/keep_addr_on_down", true),
     ];
     for (setting, wanted) in settings {
         if wanted && Path::new(setting).exists() {

@@ -93,7 +93,8 @@ impl Proof<'_> {
     /// Who answers a number of requests, by `X-Served-By`.
     fn seen(&self, way: &str, url: &str) -> Result<BTreeSet<String>, String> {
         let format = "%header{x-served-by}\\n";
-        let curl = ["curl", "-k", "-s", "-o", "/dev/null", "--max-time", "20", "-w", format, "--resolve", way];
+        let curl =
+            ["curl", "-k", "-s", "-o", "/dev/null", "--max-time", "20", "-w", format, "--resolve", way];
         let text = self.visitor(&[&curl[..], &["--parallel", "--parallel-max", AT_ONCE, url]].concat())?;
         Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
     }

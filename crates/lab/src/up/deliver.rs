@@ -90,7 +90,8 @@ pub(super) fn server(up: &Up<'_>, plan: &Plan, host: &HostRecord, binary: &str) 
     secrets(up, plan, host)?;
     let plan_file = inside(&paths::plan_file());
     let text = serde_json::to_vec_pretty(plan).map_err(|error| crate::error::host(name, error))?;
-    if fs::read(&plan_file).is_ok_and(|known| known == text) && is_current(up, plan, host, binary) {
+    let is_known = fs::read(&plan_file).is_ok_and(|known| known == text);
+    if is_known && !has_new_secrets && is_current(up, plan, host, binary) {
         return Ok(());
     }
     write_atomically(&plan_file, &text, 0o600)?;
@@ -106,7 +107,7 @@ pub(super) fn server(up: &Up<'_>, plan: &Plan, host: &HostRecord, binary: &str) 
         (up.said)(name, "agent starting");
         return Ok(());
     }
-    (up.said)(name, "applying the changed plan");
+    (up.said)(name, if is_known { "applying changed secrets" } else { "applying the changed plan" });
     status::apply(&up.state.host(name)).map_err(|reason| Error::Agent { server: name.to_owned(), reason })
 }
 
@@ -117,9 +118,13 @@ fn is_current(up: &Up<'_>, plan: &Plan, _host: &HostRecord, binary: &str) -> boo
     same_binary && status::server_status(&folder).is_ok_and(|server| server.plan == plan.revision)
 }
 
-fn secrets(up: &Up<'_>, plan: &Plan, host: &HostRecord) -> Result<(), Error> {
+/// Brings a server its secrets; tells whether any is other than it was.
+fn secrets(up: &Up<'_>, plan: &Plan, host: &HostRecord) -> Result<bool, Error> {
     let site = up.options.site;
-    let Some(server) = site.servers.iter().find(|server| server.name == plan.server) else { return Ok(()) };
+    let Some(server) = site.servers.iter().find(|server| server.name == plan.server) else {
+        return Ok(false);
+    };
+    let mut is_new = false;
     let folder = host.inside(&paths::secrets());
     fs::create_dir_all(&folder).map_err(file("make", &folder))?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).map_err(file("change", &folder))?;
@@ -136,8 +141,9 @@ fn secrets(up: &Up<'_>, plan: &Plan, host: &HostRecord) -> Result<(), Error> {
             continue;
         }
         write_atomically(&path, text.as_bytes(), 0o600)?;
+        is_new = true;
     }
-    Ok(())
+    Ok(is_new)
 }
 
 /// A secret that was made once and is kept: 32 random bytes in hexadecimal.

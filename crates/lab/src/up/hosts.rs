@@ -60,6 +60,12 @@ impl Up<'_> {
             let next = record.app_users.values().max().map_or(FIRST_APP_USER, |last| last + 1);
             record.app_users.entry(app.name.to_string()).or_insert(next);
         }
+        // What was killed a moment ago holds its disk until its last process has ended.
+        for (name, host) in record.hosts.iter().filter(|(_, host)| !host.is_alive()) {
+            if !crate::down::gone(host, crate::down::KILLED) {
+                return Err(crate::error::host(name, "its processes were killed and do not end"));
+            }
+        }
         let users = record.app_users.clone();
         for (name, _) in
             wanted.iter().filter(|(name, _)| record.hosts.get(name).is_some_and(HostRecord::is_alive))

@@ -69,7 +69,7 @@ fn read_site(root: Section<'_>) -> Option<Site> {
     let routes = read_routes(&root, &apps);
     let web = read_web(&root);
     let database = read_database(&root, &servers);
-    let dns = dns::read(&root, domain.as_ref());
+    let dns = dns::read(&root, domain.as_ref(), &servers);
     let edge = edge::read(&root, domain.as_ref(), &servers);
     let tls = later::tls(&root);
     let firewall = later::firewall(&root);
