@@ -209,14 +209,11 @@ impl GroupHealth {
         let member = &mut self.members[index];
         let Some(active) = member.active.as_mut() else { return };
         let was_down = matches!(active.state(), CheckedState::Down(_));
-        match failure {
-            Some(reason) => {
-                active.failed(check.number, reason, &mut self.random, now);
-            }
-            None => {
-                let began = active.passed(check.number, &mut self.random, now);
-                member.refused.take_if(|(at, _)| began.is_some_and(|began| began >= *at));
-            }
+        if let Some(reason) = failure {
+            active.failed(check.number, reason, &mut self.random, now);
+        } else {
+            let began = active.passed(check.number, &mut self.random, now);
+            member.refused.take_if(|(at, _)| began.is_some_and(|began| began >= *at));
         }
         if *active.state() != CheckedState::Up {
             // Checks that say it is down say all that there is to say.
