@@ -24,7 +24,7 @@ pub mod hash;
 mod member;
 pub mod random;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tried;
 
 use std::time::{Duration, Instant};

@@ -195,8 +195,8 @@ impl GroupHealth {
             }
             Event::ProbeEnded(upstream, passed) => {
                 if let Some(index) = self.index(upstream)
-                    && self.outlier.probe_ended(index, passed, now)
-                    && !self.put_out(index, Cause::Probe, now)
+                    && let Some(cause) = self.outlier.probe_ended(index, passed, now)
+                    && !self.put_out(index, cause, now)
                 {
                     self.outlier.let_in(index, now);
                 }
@@ -234,7 +234,7 @@ impl GroupHealth {
             if *active.state() == CheckedState::Up {
                 member.refused = Some((now, reason));
             }
-        } else if !self.outlier.is_out(index) {
+        } else if !matches!(self.outlier.standing(index).0, Standing::Out { .. }) {
             self.put_out(index, Cause::Refused, now);
         }
     }
