@@ -13,6 +13,7 @@
 mod body;
 mod error;
 mod h2;
+mod interim;
 mod message;
 mod opening;
 mod rewound;
@@ -42,6 +43,7 @@ pub mod worker;
 
 pub use body::read_all;
 pub use error::BodyError;
+pub use interim::Interim;
 pub use message::{
     Body, BodyStream, FileRange, Io, Local, Request, Response, Service, UpgradeRequest, UpgradeTask,
 };

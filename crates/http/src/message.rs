@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Uri, Version};
 
-use crate::BodyError;
 use crate::tls::TlsInfo;
+use crate::{BodyError, Interim};
 
 /// A request whose head is complete and whose body may still be on its way.
 pub struct Request {
@@ -36,6 +36,8 @@ pub struct Request {
     pub host: Option<String>,
     /// Set when the client asks to leave HTTP/1.1 for another protocol (`Upgrade: websocket`).
     pub upgrade: Option<UpgradeRequest>,
+    /// The way for interim responses (1xx) to the client.
+    pub interim: Interim,
 }
 
 /// Who is at the other end of a connection.

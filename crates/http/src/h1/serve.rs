@@ -21,7 +21,7 @@ use crate::rewound::Rewound;
 use crate::transport::Transport;
 use crate::watch::{NEVER, Watch};
 use crate::worker::{InFlight, Worker};
-use crate::{Body, FileRange, Request, Response, Service, UpgradeRequest};
+use crate::{Body, FileRange, Interim, Request, Response, Service, UpgradeRequest};
 
 /// Up to this size a file is read behind the head and both go out in one write; above, it is sent by sendfile(2).
 const SMALL_FILE_BYTES: u64 = 32 * 1024;
@@ -132,6 +132,7 @@ async fn exchange<T: Transport, S: Service>(
         tls: peer.tls.clone(),
         host: head.host,
         upgrade: head.upgrade.map(|protocol| UpgradeRequest { protocol }),
+        interim: Interim::default(),
     };
     let _in_flight = InFlight::new(&connection.worker);
     let response = {

@@ -22,7 +22,7 @@ use crate::message::{BodyStream, Peer};
 use crate::pool::Deadline;
 use crate::watch::{NEVER, Pace};
 use crate::worker::{InFlight, Worker};
-use crate::{Body, BodyError, FileRange, Request, Response, Service};
+use crate::{Body, BodyError, FileRange, Interim, Request, Response, Service};
 
 /// Bytes for which capacity is asked at once.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -57,6 +57,7 @@ pub(crate) async fn answer<S: Service>(
         tls: peer.tls,
         host,
         upgrade: None,
+        interim: Interim::default(),
     };
     let response = {
         let mut answer = pin!(service.call(request));
