@@ -109,7 +109,7 @@ impl ClientTls {
         })?;
         let asked = name.to_str().into_owned();
         let connector = TlsConnector::from(Arc::clone(&self.config));
-        connector.connect(name, io).await.map_err(|error| explain(error, &asked))
+        connector.connect(name, io).await.map_err(|error| explain(&error, &asked))
     }
 }
 
@@ -149,7 +149,7 @@ fn system_authorities() -> Result<Arc<RootCertStore>, TlsError> {
 }
 
 /// Says why an upstream is not believed, in words that lead to what has to change.
-fn explain(error: io::Error, asked: &str) -> io::Error {
+fn explain(error: &io::Error, asked: &str) -> io::Error {
     let kind = error.kind();
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         let text = format!("TLS with {asked} broke off: {error}");

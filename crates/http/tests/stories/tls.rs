@@ -307,7 +307,7 @@ fn what_is_no_handshake_or_too_large_a_one_is_cut_off() {
     assert!(answer.first().is_none_or(|first| *first == 21), "an alert, or nothing: {answer:?}");
     // A hello of 64 KiB, in many records.
     let mut large = socket(&server);
-    let message = [&[1, 0, 0xff, 0xff][..], &[3; 0xffff]].concat();
+    let message = [&[1, 0, 0xff, 0xff][..], &vec![3; 0xffff]].concat();
     for piece in message.chunks(1000) {
         let record = [&[22, 3, 1][..], &(piece.len() as u16).to_be_bytes(), piece].concat();
         if large.write_all(&record).is_err() {
@@ -356,7 +356,7 @@ fn an_upload_comes_back_while_it_is_still_sent() {
     let mut read = 0;
     let mut buffer = vec![0; 64 * 1024];
     for _ in 0..4 {
-        stream.write_all(&[b'y'; 100_000]).unwrap();
+        stream.write_all(&vec![b'y'; 100_000]).unwrap();
         read += stream.read(&mut buffer).unwrap();
     }
     while read < 400_000 {

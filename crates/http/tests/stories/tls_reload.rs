@@ -59,7 +59,8 @@ fn what_cannot_be_served_is_refused_and_the_old_is_kept() {
         // One bad pair among good ones is enough.
         tls.replace(&[good.clone(), pair.clone()]).unwrap_err()
     };
-    let expectations: [(_, fn(&TlsError) -> bool, &str); 7] = [
+    type Kind = fn(&TlsError) -> bool;
+    let expectations: [(_, Kind, &str); 7] = [
         (
             &wrong_key,
             |e| matches!(e, TlsError::Mismatch { .. }),
