@@ -11,3 +11,4 @@ pub mod rate;
 pub mod retry;
 pub mod shed;
 pub mod sticky;
+pub mod tcp;
