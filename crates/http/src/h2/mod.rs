@@ -3,6 +3,8 @@
 //! Requests that are answered at once (small files, redirects) are answered in the connection's own task, all those of
 //! one read together, and go out in one write. Only those that have to wait get a task of their own.
 
+mod files;
+mod gathered;
 mod meter;
 mod request;
 mod stream;
@@ -193,8 +195,14 @@ impl<T: Transport, S: Service> Serving<T, S> {
         respond: SendResponse<Bytes>,
         cx: &mut Context<'_>,
     ) {
-        let answer =
-            stream::answer(request, respond, self.peer, Rc::clone(&self.worker), Rc::clone(&self.service));
+        let answer = stream::answer(
+            request,
+            respond,
+            self.wire.clone(),
+            self.peer,
+            Rc::clone(&self.worker),
+            Rc::clone(&self.service),
+        );
         let mut answer: Pin<Box<dyn Future<Output = ()>>> = Box::pin(answer);
         if answer.as_mut().poll(cx).is_pending() {
             self.tasks.spawn_local(answer);
