@@ -15,6 +15,7 @@ mod error;
 mod h2;
 mod interim;
 mod message;
+mod opening;
 mod rewound;
 mod shutdown;
 mod transport;
@@ -29,11 +30,14 @@ pub mod encoding;
 pub mod h1;
 pub mod metrics;
 pub mod mime;
+pub mod networks;
 pub mod pages;
 pub mod path;
 pub mod pool;
+pub mod proxy_protocol;
 pub mod request_id;
 pub mod settings;
+pub mod tls;
 pub mod unix_path;
 pub mod worker;
 
@@ -46,4 +50,4 @@ pub use message::{
 pub use settings::Settings;
 pub use shutdown::{Phase, Shutdown};
 pub use transport::Transport;
-pub use worker::{Listener, Server, WorkerId};
+pub use worker::{Listener, ListenerOptions, Server, WorkerId};

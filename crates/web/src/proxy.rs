@@ -229,6 +229,8 @@ impl Repeatable {
                 RepeatableBody::Shared(stream) => Body::Stream(Box::new(Shared(Rc::clone(stream)))),
             },
             peer: self.peer,
+            local: None,
+            tls: None,
             host: self.host.clone(),
             upgrade: self.protocol.clone().map(|protocol| UpgradeRequest { protocol }),
             interim: self.interim.clone(),

@@ -11,7 +11,6 @@ mod stream;
 mod wire;
 
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -22,6 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::Service;
 use crate::h1::connection::H2_PREFACE;
+use crate::message::Peer;
 use crate::rewound::Rewound;
 use crate::transport::Transport;
 use crate::watch::{NEVER, Watch};
@@ -37,7 +37,7 @@ const PENDING_RESETS: usize = 32;
 pub(crate) async fn serve<T: Transport, S: Service>(
     io: T,
     read: BytesMut,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     worker: Rc<Worker>,
     watch: Rc<Watch>,
     service: Rc<S>,
@@ -93,7 +93,7 @@ pub(crate) async fn serve<T: Transport, S: Service>(
 struct Serving<T: Transport, S> {
     wire: Wire<Rewound<T>>,
     connection: Connection<Wire<Rewound<T>>, Bytes>,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     worker: Rc<Worker>,
     watch: Rc<Watch>,
     service: Rc<S>,
@@ -199,7 +199,7 @@ impl<T: Transport, S: Service> Serving<T, S> {
             request,
             respond,
             self.wire.clone(),
-            self.peer,
+            self.peer.clone(),
             Rc::clone(&self.worker),
             Rc::clone(&self.service),
         );

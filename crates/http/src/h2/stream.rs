@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -21,7 +20,7 @@ use crate::body::{into_stream, read_piece};
 use crate::h1::fields;
 use crate::h1::head::Rejection;
 use crate::h1::respond::{self, Delimiter, hop_by_hop};
-use crate::message::BodyStream;
+use crate::message::{BodyStream, Peer};
 use crate::pool::Deadline;
 use crate::transport::Transport;
 use crate::watch::{NEVER, Pace};
@@ -38,7 +37,7 @@ pub(crate) async fn answer<T: Transport, S: Service>(
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     wire: Wire<T>,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     worker: Rc<Worker>,
     service: Rc<S>,
 ) {
@@ -57,7 +56,9 @@ pub(crate) async fn answer<T: Transport, S: Service>(
         version: Version::HTTP_2,
         headers: head.headers,
         body: StreamBody::of(body, length, &worker),
-        peer,
+        peer: peer.address,
+        local: peer.local,
+        tls: peer.tls,
         host,
         upgrade: None,
         interim: Interim::default(),

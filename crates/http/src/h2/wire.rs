@@ -96,6 +96,10 @@ impl<T: Transport> Inner<T> {
                 }
             }
         }
+        if Pin::new(&mut self.io).poll_flush(cx)?.is_pending() {
+            self.pace.wait(&self.watch.write_by, self.worker.watches.clock.now_ms());
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(()))
     }
 }

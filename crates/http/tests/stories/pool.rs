@@ -15,7 +15,7 @@ use mainstay_http::{Body, BodyError, BodyStream, Interim, Request, UpgradeReques
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::LocalOptions;
 
-fn run<F: Future<Output = ()>>(story: F) {
+pub(crate) fn run<F: Future<Output = ()>>(story: F) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     runtime
@@ -31,13 +31,15 @@ fn request(method: Method, path: &str, body: Body) -> Request {
         headers: HeaderMap::new(),
         body,
         peer: None,
+        local: None,
+        tls: None,
         host: Some("a".into()),
         upgrade: None,
         interim: Interim::default(),
     }
 }
 
-fn get(path: &str) -> Request {
+pub(crate) fn get(path: &str) -> Request {
     request(Method::GET, path, Body::Empty)
 }
 
