@@ -22,13 +22,14 @@ pub enum Effort {
 impl Effort {
     /// The level of a coding, in that coding's own scale.
     pub fn level(self, coding: Coding) -> u32 {
-        match (self, coding) {
-            (Self::Once, Coding::Brotli) => 3,
-            (Self::Once, Coding::Zstandard) => 3,
-            (Self::Once, Coding::Gzip) => 4,
-            (Self::Kept, Coding::Brotli) => 6,
-            (Self::Kept, Coding::Zstandard) => 7,
-            (Self::Kept, Coding::Gzip) => 7,
+        let (once, kept) = match coding {
+            Coding::Brotli => (3, 6),
+            Coding::Zstandard => (3, 7),
+            Coding::Gzip => (4, 7),
+        };
+        match self {
+            Self::Once => once,
+            Self::Kept => kept,
         }
     }
 }
