@@ -21,8 +21,12 @@ pub(crate) fn copy(request: &Request) -> Request {
         headers: request.headers.clone(),
         body: Body::Empty,
         peer: request.peer,
+        local: request.local,
+        tls: request.tls.clone(),
         host: request.host.clone(),
         upgrade: None,
+        // It may outlive the client that asked.
+        interim: mainstay_http::Interim::default(),
     }
 }
 
