@@ -1,4 +1,4 @@
-//! The load balancer: what people expect of HAProxy in front of several servers.
+//! The load balancer: what people expect of `HAProxy` in front of several servers.
 //!
 //! Its decisions are pure state machines, each in a module of its own: which upstream takes a request ([`balance`]),
 //! which are fit to ([`health`]), what is tried again ([`retry`]), who comes too often ([`rate`]), how much is taken on

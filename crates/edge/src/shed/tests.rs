@@ -267,7 +267,7 @@ fn two_edges_that_learn_together_do_not_drive_each_other_up() {
     // The second one was started later, and their clocks differ a little.
     world.shedders[1] =
         Shedder::new(200, Duration::from_millis(200), 9, world.start + Duration::from_secs(15));
-    world.shedders[0].learn_at(world.start + Duration::from_millis(20_000));
+    world.shedders[0].learn_at(world.start + Duration::from_secs(20));
     world.shedders[1].learn_at(world.start + Duration::from_millis(20_050));
     let world = world.run();
     let limits: Vec<u32> = world.shedders.iter().map(Shedder::limit).collect();
