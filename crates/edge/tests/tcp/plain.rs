@@ -86,7 +86,8 @@ fn a_dead_upstream_is_passed_by() {
 fn with_every_upstream_dead_the_client_sees_a_break_at_once() {
     let server = Running::new(service(), vec![group("all", &[nobody(), nobody()])]);
     let mut client = server.connect();
-    client.write_all(b"x").unwrap();
+    // It may have broken already.
+    let _ = client.write_all(b"x");
     assert!(client.read(&mut [0]).map_or(true, |count| count == 0));
     eventually("counted", || server.errors("no upstream") == 1);
 }
