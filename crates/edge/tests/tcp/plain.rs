@@ -158,7 +158,7 @@ fn the_client_is_named_to_upstreams_that_ask() {
         stream.write_all(all.as_bytes()).unwrap();
     });
     let groups = vec![with_proxy(group("all", &[asking.address]), ProxyVersion::V1)];
-    let server = Running::new(Service { proxy_protocol: trusted(), ..service() }, groups);
+    let server = Running::new(Service { proxy_protocol: Some(trusted()), ..service() }, groups);
     let ends = Addresses {
         source: "192.0.2.7:4711".parse().unwrap(),
         destination: "198.51.100.1:3306".parse().unwrap(),
