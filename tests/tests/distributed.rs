@@ -1,4 +1,5 @@
 //! Three equal servers behind one load balancer: what visitors see of one server's troubles, and of changes. They see nothing.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on says so by panicking")]
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -87,7 +87,7 @@ pub(super) fn server(up: &Up<'_>, plan: &Plan, host: &HostRecord, binary: &str) 
         release::copy(&up.built(&database.app).join(id), &there, id)
             .map_err(|error| Error::Release { app: database.app.to_string(), reason: error.to_string() })?;
     }
-    secrets(up, plan, host)?;
+    let has_new_secrets = secrets(up, plan, host)?;
     let plan_file = inside(&paths::plan_file());
     let text = serde_json::to_vec_pretty(plan).map_err(|error| crate::error::host(name, error))?;
     let is_known = fs::read(&plan_file).is_ok_and(|known| known == text);
