@@ -6,7 +6,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 use mainstay_http::metrics::{EngineMetrics, Registry};
 use mainstay_http::tls::{CertificatePair, Pem, ServerOptions, ServerTls};
-use mainstay_http::{Body, Listener, ListenerOptions, Request, Response, Server, Service, Settings, Shutdown};
+use mainstay_http::{
+    Body, Listener, ListenerOptions, Request, Response, Server, Service, Settings, Shutdown,
+};
 use socket2::{Domain, Socket, Type};
 
 struct Hello;
@@ -22,7 +24,8 @@ fn main() -> std::io::Result<()> {
     let mut args = std::env::args().skip(1);
     let port: u16 = args.next().and_then(|port| port.parse().ok()).unwrap_or(8443);
     let workers: usize = args.next().and_then(|count| count.parse().ok()).unwrap_or(1);
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).map_err(std::io::Error::other)?;
+    let made =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).map_err(std::io::Error::other)?;
     let pair = CertificatePair {
         chain: Pem::new("made here", made.cert.pem()),
         key: Pem::new("made here", made.signing_key.serialize_pem()),

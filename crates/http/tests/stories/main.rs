@@ -11,5 +11,6 @@ mod pool;
 mod proxy_protocol;
 mod support;
 mod tls;
+mod tls_hazards;
 mod tls_reload;
 mod upstream_tls;
