@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::stage::{Got, Stage, ask, local, ok, request, response, settle};
 
 const FRESH: [(&str, &str); 1] = [("cache-control", "max-age=60")];
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A body that comes as a test sends it. Dropping the sender ends it.
 struct Pieces {
@@ -507,11 +507,13 @@ async fn chaotic(worker: Rc<WorkerCache>, path: String, kind: u64, bytes: u64) {
             4 => response(503, &[], &made),
             5 => response(200, &[("cache-control", "private")], &made),
             6..12 => {
-                let (answer, sender) = streamed((kind % 2 == 0).then_some(bytes * (made.len() * 100) as u64));
+                let (answer, sender) =
+                    streamed(kind.is_multiple_of(2).then_some(bytes * (made.len() * 100) as u64));
                 tokio::task::spawn_local(async move {
                     for _ in 0..bytes {
                         // Whoever asked may have left.
-                        if sender.send(Ok(made.repeat(100).into())).is_err() || (kind == 7 && bytes % 3 == 0)
+                        if sender.send(Ok(made.repeat(100).into())).is_err()
+                            || (kind == 7 && bytes.is_multiple_of(3))
                         {
                             return;
                         }
