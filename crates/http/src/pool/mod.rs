@@ -213,9 +213,6 @@ impl Pool {
                 endpoint.shared.place(settings, connect).await?
             };
             self.sweep_sometimes();
-            if asked.is_upgrade() {
-                place.learn_settings().await;
-            }
             let reused = place.reused;
             let error = match StreamExchange::begin(&asked, place, settings) {
                 Err(error) => error,

@@ -1,7 +1,9 @@
 //! Connections to an upstream that speaks h2: each carries many requests at once.
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future as _, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -18,9 +20,6 @@ use crate::tls::Alpn;
 /// Between two looks at whether a connection with requests still answers; and how long it may take for that.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_PATIENCE: Duration = Duration::from_secs(10);
-/// How often, and how far apart, a new connection is looked at for the upstream's settings.
-const LOOKS: u32 = 100;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// Streams that the upstream reset, and that we reset because of what it did, before the connection is given up.
 const MOST_RESETS: usize = 256;
 /// Bytes of request bodies that wait in memory, per stream.
@@ -60,17 +59,6 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn sender(&self) -> SendRequest<Bytes> {
         self.connection.send.clone()
-    }
-
-    /// Waits until the upstream has said whether it takes extended CONNECT, which it does in its first frame. Nothing
-    /// tells us of that moment, so this looks now and then.
-    pub(super) async fn learn_settings(&self) {
-        for _ in 0..LOOKS {
-            if self.connection.send.is_extended_connect_protocol_enabled() || self.reused {
-                return;
-            }
-            tokio::time::sleep(BETWEEN_LOOKS).await;
-        }
     }
 
     pub(super) fn scheme(&self) -> &'static str {
@@ -176,7 +164,7 @@ impl Shared {
         settings: &PoolSettings,
         connect: F,
     ) -> Result<Place, ClientError> {
-        let connection = handshake(connect.await?, settings).await?;
+        let connection = handshake(connect.await?, settings, &self.changed).await?;
         Ok(self.take(connection, false))
     }
 
@@ -187,7 +175,7 @@ impl Shared {
     ) -> Result<Rc<SharedConnection>, ClientError> {
         self.opening.set(self.opening.get() + 1);
         let _opening = Opening(self);
-        let opened = async { handshake(connect.await?, settings).await }.await;
+        let opened = async { handshake(connect.await?, settings, &self.changed).await }.await;
         match opened {
             Ok(connection) => {
                 self.connections.borrow_mut().push(Rc::clone(&connection));
@@ -236,11 +224,15 @@ impl SharedConnection {
 
     /// Requests at once: as many as both sides allow.
     fn most(&self, settings: &PoolSettings) -> usize {
-        settings.streams.min(self.send.current_max_send_streams()).max(1)
+        settings.streams.max(1).min(self.send.current_max_send_streams())
     }
 }
 
-async fn handshake(io: UpstreamIo, settings: &PoolSettings) -> Result<Rc<SharedConnection>, ClientError> {
+async fn handshake(
+    io: UpstreamIo,
+    settings: &PoolSettings,
+    changed: &Rc<Notify>,
+) -> Result<Rc<SharedConnection>, ClientError> {
     let scheme = io.scheme();
     if scheme == "https" && io.negotiated() != Some(Alpn::H2) {
         let error = io::Error::new(io::ErrorKind::Unsupported, "the upstream does not speak HTTP/2");
@@ -251,7 +243,8 @@ async fn handshake(io: UpstreamIo, settings: &PoolSettings) -> Result<Rc<SharedC
     let mut builder = Builder::new();
     builder
         .enable_push(false)
-        .initial_max_send_streams(settings.streams)
+        // Nothing is sent before the upstream has said how many it takes, and whether it knows extended CONNECT.
+        .initial_max_send_streams(0)
         .initial_window_size(window)
         // Large enough that a client who reads nothing holds up no one else's response.
         .initial_connection_window_size(window.saturating_mul(streams.saturating_add(1)).min((1 << 31) - 1))
@@ -276,16 +269,42 @@ async fn handshake(io: UpstreamIo, settings: &PoolSettings) -> Result<Rc<SharedC
         leaving: Cell::new(false),
     });
     // It ends by itself: when the upstream closes, or when no one can send on it any more.
-    tokio::task::spawn_local(drive(connection, Rc::downgrade(&shared)));
-    Ok(shared)
+    tokio::task::spawn_local(drive(connection, Rc::downgrade(&shared), Rc::clone(changed)));
+    let greeted = async {
+        loop {
+            let changed = changed.notified();
+            if shared.send.current_max_send_streams() > 0 || !shared.is_usable() {
+                return;
+            }
+            changed.await;
+        }
+    };
+    match tokio::time::timeout(settings.connect, greeted).await {
+        Ok(()) if shared.is_usable() => Ok(shared),
+        Ok(()) => Err(ClientError::Connect(io::ErrorKind::ConnectionReset.into())),
+        Err(_) => Err(ClientError::ConnectTimedOut(settings.connect)),
+    }
 }
 
 /// Moves a connection's frames until its end.
-async fn drive(mut connection: Connection<UpstreamIo, Bytes>, shared: std::rc::Weak<SharedConnection>) {
+async fn drive(
+    mut connection: Connection<UpstreamIo, Bytes>,
+    shared: std::rc::Weak<SharedConnection>,
+    changed: Rc<Notify>,
+) {
     let pings = connection.ping_pong();
+    let mut streams = 0;
+    let frames = poll_fn(|cx| {
+        let ended = Pin::new(&mut connection).poll(cx);
+        let allowed = connection.max_concurrent_send_streams();
+        if allowed != std::mem::replace(&mut streams, allowed) {
+            changed.notify_waiters();
+        }
+        ended
+    });
     let busy = || shared.upgrade().is_some_and(|shared| shared.requests.get() > 0);
     tokio::select! {
-        ended = &mut connection => {
+        ended = frames => {
             if let Err(error) = ended {
                 tracing::debug!(%error, "an h2 connection to an upstream broke");
             }
@@ -295,6 +314,7 @@ async fn drive(mut connection: Connection<UpstreamIo, Bytes>, shared: std::rc::W
     if let Some(shared) = shared.upgrade() {
         shared.leaving.set(true);
     }
+    changed.notify_waiters();
 }
 
 /// Ends when a connection that has requests does not answer a PING.

@@ -101,11 +101,6 @@ impl Asked {
         }
     }
 
-    /// Whether the request is to leave HTTP.
-    pub(super) fn is_upgrade(&self) -> bool {
-        self.protocol.is_some()
-    }
-
     fn head(&self, scheme: &'static str) -> Option<http::Request<()>> {
         let mut uri = Uri::builder().path_and_query(self.path.clone());
         uri = uri.scheme(if scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP });
