@@ -2,19 +2,22 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderMap, HeaderValue, Version};
+use http::header::{CONTENT_LENGTH, DATE, EXPECT};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 
 use super::files::{FileWire, Lent, stand_in};
+use super::interim::Responder;
 use super::request;
+use super::tunnel::Tunnel;
 use super::wire::Wire;
 use crate::body::{into_stream, read_piece};
 use crate::h1::fields;
@@ -24,8 +27,9 @@ use crate::message::{BodyStream, Peer};
 use crate::pool::Deadline;
 use crate::transport::Transport;
 use crate::watch::{NEVER, Pace};
+use crate::websocket;
 use crate::worker::{InFlight, Worker};
-use crate::{Body, BodyError, FileRange, Interim, Request, Response, Service};
+use crate::{Body, BodyError, FileRange, Interim, Request, Response, Service, UpgradeRequest};
 
 /// Bytes for which capacity is asked at once.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -35,7 +39,7 @@ const SMALL_FILE_BYTES: u64 = 32 * 1024;
 /// Answers one request.
 pub(crate) async fn answer<T: Transport, S: Service>(
     request: http::Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    respond: SendResponse<Bytes>,
     wire: Wire<T>,
     peer: Peer,
     worker: Rc<Worker>,
@@ -44,24 +48,31 @@ pub(crate) async fn answer<T: Transport, S: Service>(
     let (mut head, body) = request.into_parts();
     let host = match request::check(&mut head, &worker.settings.limits) {
         Ok(host) => host,
-        Err(rejection) => return refuse(&mut respond, &worker, rejection),
+        Err(rejection) => return refuse(&Responder::new(respond, false), &worker, rejection),
     };
-    let _in_flight = InFlight::new(&worker);
+    let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
+    let respond = Rc::new(Responder::new(respond, expects));
+    let in_flight = InFlight::new(&worker);
     let method = head.method.clone();
     let told = head.headers.get(CONTENT_LENGTH);
     let length = told.and_then(|value| fields::content_length(value.as_bytes()).ok());
+    let protocol = head.extensions.get::<Protocol>().map(|protocol| protocol.as_str().to_owned());
+    let (body, tunnel) = match protocol {
+        Some(_) => (Body::Empty, Some(body)),
+        None => (StreamBody::of(body, length, &worker, &respond), None),
+    };
     let request = Request {
         method: head.method,
         uri: head.uri,
         version: Version::HTTP_2,
         headers: head.headers,
-        body: StreamBody::of(body, length, &worker),
+        body,
         peer: peer.address,
         local: peer.local,
         tls: peer.tls,
         host,
-        upgrade: None,
-        interim: Interim::default(),
+        upgrade: protocol.map(|protocol| UpgradeRequest { protocol }),
+        interim: Interim::along(Rc::<Responder>::clone(&respond), 0),
     };
     let response = {
         let mut answer = pin!(service.call(request));
@@ -72,17 +83,22 @@ pub(crate) async fn answer<T: Transport, S: Service>(
         })
         .await
     };
-    if let Some(response) = response {
-        send(&mut respond, &wire, &worker, &method, response).await;
+    let Some(response) = response else { return };
+    if let Some(task) = send(&respond, &wire, &worker, &method, response, tunnel).await {
+        drop(in_flight);
+        task.await;
     }
 }
 
-fn refuse(respond: &mut SendResponse<Bytes>, worker: &Worker, rejection: Rejection) {
+/// What runs on a stream that left HTTP.
+type Tunnelling = Pin<Box<dyn Future<Output = ()>>>;
+
+fn refuse(respond: &Responder, worker: &Worker, rejection: Rejection) {
     worker.metrics.protocol_error(rejection.reason);
     let mut response = http::Response::new(());
     *response.status_mut() = rejection.status;
     put_date(response.headers_mut(), worker);
-    if let Ok(mut stream) = respond.send_response(response, false) {
+    if let Ok(mut stream) = respond.respond(response, false) {
         // The client may be gone; then no one is left to tell.
         let _ = stream.send_data(Bytes::from(format!("{}\n", rejection.reason)), true);
     }
@@ -97,29 +113,38 @@ fn put_date(headers: &mut HeaderMap, worker: &Worker) {
 }
 
 async fn send(
-    respond: &mut SendResponse<Bytes>,
+    respond: &Responder,
     wire: &dyn FileWire,
     worker: &Rc<Worker>,
     method: &http::Method,
     mut response: Response,
-) {
-    respond::repair(&mut response, false);
+    tunnel: Option<RecvStream>,
+) -> Option<Tunnelling> {
+    respond::repair(&mut response, tunnel.is_some());
     let (mut head, body) = response.into_parts();
+    if let (StatusCode::SWITCHING_PROTOCOLS, Body::Upgrade(_), Some(_)) = (head.status, &body, &tunnel) {
+        // The stream's 200 says what a connection's 101 says, and without the proof (RFC 8441, 5).
+        head.status = StatusCode::OK;
+        head.headers.remove(websocket::ACCEPT);
+        put_head_fields(&mut head.headers, None, worker);
+        head.version = Version::HTTP_2;
+        let stream = respond.respond(http::Response::from_parts(head, ()), false).ok()?;
+        let (Body::Upgrade(task), Some(receive)) = (body, tunnel) else { return None };
+        return Some(task(Box::new(Tunnel::new(stream, receive))));
+    }
+    drop(tunnel);
     let delimiter =
         respond::delimiter(method, Version::HTTP_11, head.status, &head.headers, body.length(), false);
-    let connection_fields: Vec<_> = head.headers.keys().filter(|name| hop_by_hop(name)).cloned().collect();
-    for name in connection_fields {
-        head.headers.remove(name);
-    }
-    if let Delimiter::Length(length) | Delimiter::None { told: Some(length) } = delimiter {
-        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    put_date(&mut head.headers, worker);
+    let length = match delimiter {
+        Delimiter::Length(length) | Delimiter::None { told: Some(length) } => Some(length),
+        _ => None,
+    };
+    put_head_fields(&mut head.headers, length, worker);
     let bare = matches!(delimiter, Delimiter::None { .. } | Delimiter::Length(0));
     head.version = Version::HTTP_2;
-    let Ok(mut stream) = respond.send_response(http::Response::from_parts(head, ()), bare) else { return };
+    let mut stream = respond.respond(http::Response::from_parts(head, ()), bare).ok()?;
     if bare {
-        return;
+        return None;
     }
     let sent = match body {
         Body::Full(bytes) => stream.send_data(bytes, true).map_err(|_| Broken::Client),
@@ -137,6 +162,19 @@ async fn send(
             Broken::Body => Reason::INTERNAL_ERROR,
         });
     }
+    None
+}
+
+/// Leaves out what belongs to a connection of HTTP/1.1, and adds what the engine alone says.
+fn put_head_fields(headers: &mut HeaderMap, length: Option<u64>, worker: &Worker) {
+    let connection_fields: Vec<_> = headers.keys().filter(|name| hop_by_hop(name)).cloned().collect();
+    for name in connection_fields {
+        headers.remove(name);
+    }
+    if let Some(length) = length {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    put_date(headers, worker);
 }
 
 /// Whose fault it is that a response broke off.
@@ -220,13 +258,8 @@ async fn send_stream(
     }
     stream.reserve_capacity(0);
     match body.trailers() {
-        Some(mut trailers) => {
-            let forbidden: Vec<_> =
-                trailers.keys().filter(|name| !fields::allowed_in_trailers(name)).cloned().collect();
-            for name in forbidden {
-                trailers.remove(name);
-            }
-            stream.send_trailers(trailers).map_err(|_| Broken::Client)
+        Some(trailers) => {
+            stream.send_trailers(fields::allowed_trailers(trailers)).map_err(|_| Broken::Client)
         }
         None => stream.send_data(Bytes::new(), true).map_err(|_| Broken::Client),
     }
@@ -295,10 +328,11 @@ struct StreamBody {
     trailers: Option<HeaderMap>,
     ended: bool,
     patience: Patience,
+    respond: Rc<Responder>,
 }
 
 impl StreamBody {
-    fn of(stream: RecvStream, length: Option<u64>, worker: &Rc<Worker>) -> Body {
+    fn of(stream: RecvStream, length: Option<u64>, worker: &Rc<Worker>, respond: &Rc<Responder>) -> Body {
         if stream.is_end_stream() {
             return Body::Empty;
         }
@@ -312,6 +346,7 @@ impl StreamBody {
             trailers: None,
             ended: false,
             patience,
+            respond: Rc::clone(respond),
         }))
     }
 }
@@ -340,13 +375,14 @@ impl BodyStream for StreamBody {
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(BodyError::Closed))),
                 Poll::Ready(None) => match self.stream.poll_trailers(cx) {
                     Poll::Ready(Ok(trailers)) => {
-                        self.trailers = trailers;
+                        self.trailers = trailers.map(fields::allowed_trailers);
                         self.ended = true;
                     }
                     Poll::Ready(Err(_)) => return Poll::Ready(Some(Err(BodyError::Closed))),
                     Poll::Pending => return Poll::Pending,
                 },
                 Poll::Pending => {
+                    self.respond.send_continue();
                     ready!(self.patience.poll_lost(cx));
                     let seconds = self.worker.settings.timeouts.body.as_secs() as u32;
                     return Poll::Ready(Some(Err(BodyError::TimedOut { seconds })));

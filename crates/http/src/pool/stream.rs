@@ -27,7 +27,7 @@ use crate::h1::respond::hop_by_hop;
 use crate::h2::tunnel::Tunnel;
 use crate::interim::MOST_INTERIM;
 use crate::message::BodyStream;
-use crate::{Body, BodyError, Interim, Request, Response};
+use crate::{Body, BodyError, Interim, Request, Response, websocket};
 
 /// Bytes for which capacity is asked at once.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -117,7 +117,7 @@ impl Asked {
             *head.method_mut() = Method::CONNECT;
             head.extensions_mut().insert(Protocol::from(protocol.as_str()));
             // HTTP/1.1's proof that the server speaks the protocol has no place here (RFC 8441, 5).
-            head.headers_mut().remove("sec-websocket-key");
+            head.headers_mut().remove(websocket::KEY);
         }
         Some(head)
     }
@@ -201,7 +201,7 @@ impl StreamExchange {
             }
             let (mut head, ()) = interim.into_parts();
             remove_connection_fields(&mut head.headers);
-            asked.interim.send(head.status, head.headers);
+            asked.interim.send(head.status, &head.headers);
         }
         if asked.protocol.is_none() {
             self.poll_send(cx, asked)?;
@@ -263,7 +263,7 @@ impl StreamExchange {
                 Poll::Ready(None) if upload.left.is_some_and(|left| left > 0) => return Err(wrong_length()),
                 Poll::Ready(None) => {
                     asked.touched = true;
-                    let ended = match upload.stream.trailers().map(allowed_trailers) {
+                    let ended = match upload.stream.trailers().map(fields::allowed_trailers) {
                         Some(trailers) if !trailers.is_empty() => send.send_trailers(trailers),
                         _ => send.send_data(Bytes::new(), true),
                     };
@@ -321,6 +321,9 @@ impl StreamExchange {
             let mut response = HttpResponse::new(body);
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             *response.headers_mut() = head.headers;
+            if let Some(accept) = asked.headers.get(websocket::KEY).and_then(websocket::accept) {
+                response.headers_mut().insert(websocket::ACCEPT, accept);
+            }
             return response;
         }
         let bodiless = asked.method == Method::HEAD
@@ -349,16 +352,6 @@ fn remove_all_but_length(headers: &mut HeaderMap) {
     if let Some(length) = length {
         headers.insert(CONTENT_LENGTH, length);
     }
-}
-
-/// Trailers without what may not stand there (RFC 9110, 6.5.1).
-pub(crate) fn allowed_trailers(mut trailers: HeaderMap) -> HeaderMap {
-    let forbidden: Vec<_> =
-        trailers.keys().filter(|name| !fields::allowed_in_trailers(name)).cloned().collect();
-    for name in forbidden {
-        trailers.remove(name);
-    }
-    trailers
 }
 
 fn wrong_length() -> ClientError {
@@ -421,7 +414,7 @@ impl BodyStream for StreamResponse {
                 Poll::Ready(None) => match open.receive.poll_trailers(cx) {
                     Poll::Ready(Ok(trailers)) => {
                         self.trailers =
-                            trailers.map(allowed_trailers).filter(|trailers| !trailers.is_empty());
+                            trailers.map(fields::allowed_trailers).filter(|trailers| !trailers.is_empty());
                         self.open = None;
                         if self.left.is_some_and(|left| left > 0) {
                             return self.fail(BodyError::Closed);

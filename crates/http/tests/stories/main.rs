@@ -4,8 +4,10 @@
 
 mod admin;
 mod authority;
+mod forward;
 mod h1;
 mod h2;
+mod h2_frames;
 mod hazards;
 mod pool;
 mod pool_h2;
