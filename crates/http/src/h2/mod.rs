@@ -3,6 +3,7 @@
 //! Requests that are answered at once (small files, redirects) are answered in the connection's own task, all those of
 //! one read together, and go out in one write. Only those that have to wait get a task of their own.
 
+mod body;
 mod files;
 mod gathered;
 mod interim;

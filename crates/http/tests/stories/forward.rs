@@ -12,8 +12,8 @@ use mainstay_http::metrics::{EngineMetrics, Registry};
 use mainstay_http::pool::{Pool, PoolSettings, Protocol, Upstream};
 use mainstay_http::{Listener, Request, Response, Server, Service, Settings, Shutdown};
 
-struct Proxy {
-    address: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
     shutdown: Shutdown,
     server: Option<Server>,
 }
@@ -34,7 +34,7 @@ impl Service for Forward {
 }
 
 impl Proxy {
-    fn to(upstream: SocketAddr, protocol: Protocol) -> Self {
+    pub(crate) fn to(upstream: SocketAddr, protocol: Protocol) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();

@@ -5,6 +5,7 @@
 mod admin;
 mod authority;
 mod forward;
+mod grpc;
 mod h1;
 mod h2;
 mod h2_frames;
