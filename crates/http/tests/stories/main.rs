@@ -4,10 +4,14 @@
 
 mod admin;
 mod authority;
+mod forward;
+mod grpc;
 mod h1;
 mod h2;
+mod h2_frames;
 mod hazards;
 mod pool;
+mod pool_h2;
 mod proxy_protocol;
 mod support;
 mod tls;
