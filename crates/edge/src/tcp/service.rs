@@ -39,7 +39,7 @@ pub enum Tls {
     None,
     /// The hello is read for its server name and passed on untouched.
     Passthrough,
-    /// TLS ends here. It should offer no protocols by ALPN, as what is spoken is not known.
+    /// TLS ends here. It should agree on no protocol ([`ServerTls::without_protocols`]), as what is spoken is not known.
     Terminate(ServerTls),
 }
 
@@ -50,7 +50,7 @@ impl Service {
             TcpTls::None => Tls::None,
             TcpTls::Passthrough => Tls::Passthrough,
             TcpTls::Terminate => Tls::Terminate(
-                tls.cloned()
+                tls.map(ServerTls::without_protocols)
                     .ok_or_else(|| format!("service {} ends TLS, but has no certificate", plan.name))?,
             ),
         };

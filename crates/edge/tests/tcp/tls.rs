@@ -13,8 +13,8 @@ use super::authority::Authority;
 use super::support::*;
 
 fn ending(authority: &Authority, names: &[&str]) -> Tls {
-    let options = ServerOptions { protocols: Vec::new(), ..ServerOptions::default() };
-    Tls::Terminate(ServerTls::new(&[authority.issue(names)], options).unwrap())
+    let tls = ServerTls::new(&[authority.issue(names)], ServerOptions::default()).unwrap();
+    Tls::Terminate(tls.without_protocols())
 }
 
 type Connected = rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>;

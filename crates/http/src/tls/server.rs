@@ -68,7 +68,11 @@ type Verifier = Arc<dyn ClientCertVerifier>;
 
 /// TLS as a listener serves it. Clones are the same, across threads too.
 #[derive(Clone)]
-pub struct ServerTls(Arc<Inner>);
+pub struct ServerTls {
+    inner: Arc<Inner>,
+    /// No protocol is agreed on.
+    bare: bool,
+}
 
 struct Inner {
     provider: Arc<CryptoProvider>,
@@ -82,6 +86,8 @@ struct Inner {
 #[derive(Clone)]
 pub(crate) struct Current {
     pub(crate) config: Arc<ServerConfig>,
+    /// The same without ALPN.
+    bare: Arc<ServerConfig>,
     pub(crate) chooser: Arc<Chooser>,
 }
 
@@ -106,27 +112,39 @@ impl ServerTls {
             }
         }
         let current = configure(loaded, &options, &provider, verifier.as_ref(), &tickets)?;
-        Ok(Self(Arc::new(Inner { provider, options, verifier, tickets, current: Mutex::new(current) })))
+        let inner = Inner { provider, options, verifier, tickets, current: Mutex::new(current) };
+        Ok(Self { inner: Arc::new(inner), bare: false })
+    }
+
+    /// The same certificates, now and when they are replaced, without agreeing on a protocol by ALPN: for services whose
+    /// protocol is not known.
+    #[must_use]
+    pub fn without_protocols(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), bare: true }
     }
 
     /// Serves these certificates to new connections. If one cannot be used, or has expired, nothing changes.
     pub fn replace(&self, certificates: &[CertificatePair]) -> Result<(), TlsError> {
-        let loaded = load(certificates, &self.0.provider)?;
+        let loaded = load(certificates, &self.inner.provider)?;
         loaded.iter().try_for_each(|certificate| certificate.check_time(wall_seconds()))?;
-        let Inner { provider, options, verifier, tickets, .. } = &*self.0;
+        let Inner { provider, options, verifier, tickets, .. } = &*self.inner;
         let new = configure(loaded, options, provider, verifier.as_ref(), tickets)?;
-        *self.0.current.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        *self.inner.current.lock().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
     }
 
     pub(crate) fn current(&self) -> Current {
-        self.0.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut current = self.inner.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if self.bare {
+            current.config = Arc::clone(&current.bare);
+        }
+        current
     }
 }
 
 impl std::fmt::Debug for ServerTls {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("ServerTls").field("options", &self.0.options).finish_non_exhaustive()
+        out.debug_struct("ServerTls").field("options", &self.inner.options).finish_non_exhaustive()
     }
 }
 
@@ -161,7 +179,9 @@ fn configure(
         tracing::warn!("the keys of TLS connections are written to the file that SSLKEYLOGFILE names");
         config.key_log = Arc::new(rustls::KeyLogFile::new());
     }
-    Ok(Current { config: Arc::new(config), chooser })
+    let mut bare = config.clone();
+    bare.alpn_protocols.clear();
+    Ok(Current { config: Arc::new(config), bare: Arc::new(bare), chooser })
 }
 
 /// The verifier, and what tickets must not cross: a ticket carries the client's certificate without a new check.

@@ -405,6 +405,38 @@ fn a_draining_server_waits_for_handshakes_a_moment_and_no_longer() {
     assert_eq!(server.metric("http_tls_handshake_failures_total{reason=\"server stops\"}"), "1");
 }
 
+#[test]
+fn connections_without_a_handshake_make_room_for_others() {
+    let authority = Authority::new("a");
+    let mut settings = Settings::default();
+    settings.limits.connections = 3;
+    let server = serving_with(&settings, &[authority.issue(&["a.test"])], ServerOptions::default());
+    let silent: Vec<TcpStream> = (0..20).map(|_| socket(&server)).collect();
+    assert!(Client::of(&authority).ask(&server, "a.test").unwrap().contains("TLSv1.3"));
+    drop(silent);
+}
+
+#[test]
+fn a_client_cannot_shake_hands_again() {
+    let authority = Authority::new("a");
+    // OpenSSL waits for an answer that does not come: the server ends that.
+    let mut settings = Settings::default();
+    settings.timeouts.head = Duration::from_millis(500);
+    let server = serving_with(&settings, &[authority.issue(&["a.test"])], ServerOptions::default());
+    let connect = server.address.to_string();
+    let child = Command::new("openssl")
+        .args(["s_client", "-connect", &connect, "-servername", "a.test", "-tls1_2"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else { return };
+    child.stdin.take().unwrap().write_all(b"R\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("RENEGOTIATING") && said.contains("no renegotiation"), "{said}");
+}
+
 /// Runs a program; `None` where it is not installed.
 fn run(program: &str, arguments: &[&str]) -> Option<String> {
     let child = Command::new(program)
