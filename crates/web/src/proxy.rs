@@ -65,6 +65,7 @@ impl Failed {
                 ClientError::WaitTimedOut(_) => "queue_timeout",
                 ClientError::TimedOut { .. } => "timeout",
                 ClientError::Closed { .. } => "closed",
+                ClientError::Reset { .. } => "reset",
                 ClientError::Malformed(_) => "malformed",
                 ClientError::RequestBody(_) => "request_body",
             },

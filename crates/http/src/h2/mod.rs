@@ -8,6 +8,7 @@ mod gathered;
 mod meter;
 mod request;
 mod stream;
+pub(crate) mod tunnel;
 mod wire;
 
 use std::future::{Future, poll_fn};

@@ -48,6 +48,14 @@ pub enum ClientError {
         /// What was sent until then.
         sent: Sent,
     },
+    /// The upstream reset the h2 stream without a response: 502.
+    #[error("the upstream reset the request's stream with code {code}")]
+    Reset {
+        /// RFC 9113, 7.
+        code: u32,
+        /// What was sent until then.
+        sent: Sent,
+    },
     /// What came is no valid response: 502.
     #[error("the upstream's response is malformed: {0}")]
     Malformed(#[from] Malformed),
@@ -60,7 +68,9 @@ impl ClientError {
     /// The status that a proxy answers with.
     pub fn status(&self) -> http::StatusCode {
         match self {
-            Self::Connect(_) | Self::Closed { .. } | Self::Malformed(_) => http::StatusCode::BAD_GATEWAY,
+            Self::Connect(_) | Self::Closed { .. } | Self::Reset { .. } | Self::Malformed(_) => {
+                http::StatusCode::BAD_GATEWAY
+            }
             Self::ConnectTimedOut(_) | Self::TimedOut { .. } => http::StatusCode::GATEWAY_TIMEOUT,
             Self::Busy | Self::WaitTimedOut(_) => http::StatusCode::SERVICE_UNAVAILABLE,
             Self::RequestBody(error) => error.status(),
@@ -71,7 +81,7 @@ impl ClientError {
     pub fn sent(&self) -> Sent {
         match self {
             Self::Connect(_) | Self::ConnectTimedOut(_) | Self::Busy | Self::WaitTimedOut(_) => Sent::Nothing,
-            Self::TimedOut { sent, .. } | Self::Closed { sent } => *sent,
+            Self::TimedOut { sent, .. } | Self::Closed { sent } | Self::Reset { sent, .. } => *sent,
             Self::Malformed(_) => Sent::Whole,
             Self::RequestBody(_) => Sent::Part,
         }

@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use http::header::{EXPECT, HOST};
@@ -27,6 +28,8 @@ use crate::{Body, Request, Response};
 
 /// Interim responses (1xx) to one request.
 const MOST_INTERIM: usize = 16;
+/// How long a body waits for the upstream's 100, when the client itself waits for one (RFC 9110, 10.1.1).
+pub(crate) const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 /// Room for bytes that are read in one call.
 pub(crate) const READ_BYTES: usize = 16 * 1024;
 

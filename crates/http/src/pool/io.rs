@@ -77,8 +77,15 @@ impl UpstreamIo {
         }
     }
 
+    /// The scheme of requests on it.
+    pub(crate) fn scheme(&self) -> &'static str {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => "http",
+            Self::TcpTls(_) | Self::UnixTls(_) => "https",
+        }
+    }
+
     /// The protocol that was agreed on by ALPN.
-    #[allow(dead_code, reason = "asked by whoever speaks more than one protocol")]
     pub(crate) fn negotiated(&self) -> Option<Alpn> {
         match self {
             Self::Tcp(_) | Self::Unix(_) => None,

@@ -9,7 +9,9 @@ mod error;
 mod exchange;
 mod io;
 mod limit;
+mod shared;
 mod splice;
+mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -29,6 +31,8 @@ pub use io::ConnectOptions;
 pub(crate) use io::Deadline;
 use io::UpstreamIo;
 pub use limit::{Hold, SharedLimit};
+use shared::Shared;
+use stream::{Asked, StreamExchange};
 
 /// What is spoken to upstreams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,6 +53,8 @@ pub struct PoolSettings {
     pub options: ConnectOptions,
     /// Requests at once on one h2 connection, if the upstream allows as many.
     pub streams: usize,
+    /// Bytes of a response that may wait in memory, per h2 stream; a connection holds at most `streams` times as many.
+    pub stream_window: u32,
     /// Connections that are open at once.
     pub connections: usize,
     /// Requests that wait for a connection.
@@ -75,6 +81,7 @@ impl Default for PoolSettings {
             protocol: Protocol::Http1,
             options: ConnectOptions::default(),
             streams: 100,
+            stream_window: 128 * 1024,
             connections: 128,
             waiting: 1024,
             wait: Duration::from_secs(10),
@@ -106,6 +113,8 @@ struct Endpoint {
     waiting: Cell<usize>,
     /// The upstream is no longer wanted: nothing is kept.
     left: Cell<bool>,
+    /// Connections that speak h2.
+    shared: Shared,
 }
 
 struct Idle {
@@ -153,6 +162,9 @@ impl Pool {
         hold: Hold,
     ) -> Result<Response, ClientError> {
         let endpoint = self.endpoint(upstream);
+        if self.0.settings.protocol == Protocol::Http2 {
+            return self.send_on_stream(&endpoint, upstream, request, hold).await;
+        }
         let client = io::client_of(&request);
         let mut outbound = Outbound::new(request);
         let permit = self.permit(&endpoint).await?;
@@ -181,11 +193,48 @@ impl Pool {
         }
     }
 
+    async fn send_on_stream(
+        &self,
+        endpoint: &Endpoint,
+        upstream: &Upstream,
+        request: Request,
+        hold: Hold,
+    ) -> Result<Response, ClientError> {
+        let settings = &self.0.settings;
+        let client = io::client_of(&request);
+        let mut asked = Asked::new(request);
+        let mut again = true;
+        loop {
+            let connect = || self.connect(upstream, client);
+            let place = if settings.options.proxy_protocol.is_some() {
+                // What a PROXY header says holds for one client.
+                endpoint.shared.own_place(settings, connect()).await?
+            } else {
+                endpoint.shared.place(settings, connect).await?
+            };
+            self.sweep_sometimes();
+            let reused = place.reused;
+            let error = match StreamExchange::begin(&asked, place, settings) {
+                Err(error) => error,
+                Ok(mut exchange) => match poll_fn(|cx| exchange.poll_head(cx, &mut asked)).await {
+                    Ok(response) => {
+                        return Ok(exchange.into_response(response, asked, hold, settings.upgrade_idle));
+                    }
+                    Err(error) => error,
+                },
+            };
+            if !std::mem::take(&mut again) || !asked.may_be_sent_again(&error, reused) {
+                return Err(error);
+            }
+        }
+    }
+
     /// Closes the idle connections of an upstream that is no longer wanted. Those in use close when their exchange ends.
     pub fn close_upstream(&self, upstream: &Upstream) {
         if let Some(endpoint) = self.0.endpoints.borrow_mut().remove(upstream) {
             endpoint.left.set(true);
             endpoint.idle.borrow_mut().clear();
+            endpoint.shared.close();
         }
     }
 
@@ -193,6 +242,14 @@ impl Pool {
     pub fn counts(&self, upstream: &Upstream) -> Counts {
         let endpoints = self.0.endpoints.borrow();
         endpoints.get(upstream).map_or_else(Counts::default, |endpoint| endpoint.counts(&self.0.settings))
+    }
+
+    /// Makes sure that idle connections are closed in time.
+    fn sweep_sometimes(&self) {
+        if self.0.sweeper.borrow().is_none() {
+            let sweeper = tokio::task::spawn_local(sweep(Rc::downgrade(&self.0), self.0.settings.idle));
+            *self.0.sweeper.borrow_mut() = Some(sweeper.abort_handle());
+        }
     }
 
     fn endpoint(&self, upstream: &Upstream) -> Rc<Endpoint> {
@@ -208,6 +265,7 @@ impl Pool {
             permits: Arc::new(Semaphore::new(self.0.settings.connections)),
             waiting: Cell::new(0),
             left: Cell::new(false),
+            shared: Shared::default(),
         });
         endpoints.insert(upstream.clone(), Rc::clone(&endpoint));
         endpoint
@@ -263,6 +321,10 @@ impl Drop for Waiting<'_> {
 
 impl Endpoint {
     fn counts(&self, settings: &PoolSettings) -> Counts {
+        if settings.protocol == Protocol::Http2 {
+            let (open, idle, in_use) = self.shared.counts();
+            return Counts { open, idle, in_use, waiting: self.shared.waiting() };
+        }
         let idle = self.idle.borrow().len();
         let in_use = settings.connections.saturating_sub(self.permits.available_permits());
         Counts { open: idle + in_use, idle, in_use, waiting: self.waiting.get() }
@@ -297,10 +359,7 @@ impl Home {
             return;
         }
         self.endpoint.idle.borrow_mut().push(Idle { io, since: Instant::now() });
-        if pool.sweeper.borrow().is_none() {
-            let sweeper = tokio::task::spawn_local(sweep(Rc::downgrade(&pool), pool.settings.idle));
-            *pool.sweeper.borrow_mut() = Some(sweeper.abort_handle());
-        }
+        Pool(pool).sweep_sometimes();
     }
 }
 
@@ -311,6 +370,7 @@ async fn sweep(pool: Weak<Inner>, limit: Duration) {
         let Some(pool) = pool.upgrade() else { return };
         for endpoint in pool.endpoints.borrow().values() {
             endpoint.idle.borrow_mut().retain_mut(|idle| idle.since.elapsed() < limit && idle.io.is_silent());
+            endpoint.shared.sweep(limit);
         }
     }
 }

@@ -8,6 +8,7 @@ mod h1;
 mod h2;
 mod hazards;
 mod pool;
+mod pool_h2;
 mod proxy_protocol;
 mod support;
 mod tls;
