@@ -109,7 +109,7 @@ impl WorkerCache {
             let usage = stored.as_ref().map(|stored| stored.terms.usage(&asks, stored.age_ms(now)));
             if let (Some(stored), Some(usage)) = (&stored, usage)
                 && usage != Use::Validate
-                && let Some(response) = self.reply(stored, &request, now)
+                && let Some(response) = give(stored, &request, now)
             {
                 let outcome = if usage == Use::Fresh { Outcome::Hit } else { Outcome::Stale };
                 let status = CacheStatus { ttl_secs: Some(ttl(stored, now)), ..CacheStatus::of(outcome) };
@@ -179,7 +179,7 @@ impl WorkerCache {
         if !suits || !fresh_enough {
             return Waited::Again;
         }
-        let Some(response) = self.reply(&stored, request, now) else { return Waited::Again };
+        let Some(response) = give(&stored, request, now) else { return Waited::Again };
         let outcome = if is_error { Outcome::StaleIfError } else { Outcome::Coalesced };
         let status =
             CacheStatus { ttl_secs: Some(ttl(&stored, now)), collapsed: true, ..CacheStatus::of(outcome) };
@@ -232,10 +232,6 @@ impl WorkerCache {
         });
     }
 
-    fn reply(&self, stored: &Stored, request: &Request, now: Moment) -> Option<Response> {
-        reply(stored, &request.method, &request.headers, now, |fill| fill.reader(None))
-    }
-
     fn has_room(&self) -> bool {
         let mut tasks = self.tasks.borrow_mut();
         while let Some(ended) = tasks.try_join_next() {
@@ -253,6 +249,11 @@ impl WorkerCache {
         self.has_room();
         self.tasks.borrow_mut().spawn_local(task);
     }
+}
+
+/// The answer of a stored response; `None` if its body broke off meanwhile.
+fn give(stored: &Stored, request: &Request, now: Moment) -> Option<Response> {
+    reply(stored, &request.method, &request.headers, now, |fill| fill.reader(None))
 }
 
 /// What came of waiting.

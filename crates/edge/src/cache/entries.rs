@@ -80,13 +80,10 @@ impl<T> Entries<T> {
     pub(crate) fn add(&mut self, value: T, bytes: usize, digest: u64) -> Id {
         let is_main = self.ghosts.take(digest);
         let entry = Entry { value, bytes, digest, hits: 0, is_main };
-        let place = match self.free.pop() {
-            Some(place) => place,
-            None => {
-                self.places.push(Place { generation: 0, entry: None });
-                self.places.len() as u32 - 1
-            }
-        };
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place { generation: 0, entry: None });
+            self.places.len() as u32 - 1
+        });
         let there = &mut self.places[place as usize];
         there.entry = Some(entry);
         let id = Id { place, generation: there.generation };

@@ -101,7 +101,7 @@ where
     let arrival = Arrival { cache, request, key, now, delay_ms, status, asks_for_all };
     if let Some(stored) = stored {
         if upstream == StatusCode::NOT_MODIFIED && validates {
-            return arrival.confirmed(&stored, response, &context);
+            return arrival.confirmed(&stored, &response, &context);
         }
         let failed = matches!(upstream.as_u16(), 500 | 502..=504);
         if failed && stored.terms.usable_on_error(stored.age_ms(now)) {
@@ -128,7 +128,7 @@ struct Arrival<'a> {
 
 impl Arrival<'_> {
     /// The upstream says that the stored response is still right.
-    fn confirmed(mut self, stored: &Arc<Stored>, response: Response, context: &Context) -> Fetched {
+    fn confirmed(mut self, stored: &Arc<Stored>, response: &Response, context: &Context) -> Fetched {
         self.status.outcome = Outcome::Revalidated;
         let cookies: Vec<_> = response.headers().get_all(SET_COOKIE).iter().cloned().collect();
         let confirms = validate::confirms(&stored.headers, response.headers());
@@ -142,31 +142,26 @@ impl Arrival<'_> {
             told.insert(AGE, age.clone());
         }
         let judged = self.judge(stored.status, &told).ok().filter(|_| confirms && cookies.is_empty());
-        let given = match judged {
-            Some((terms, vary)) => {
-                let renewed = Stored {
-                    key: self.key.clone(),
-                    vary,
-                    status: stored.status,
-                    headers: merged,
-                    terms,
-                    received: self.now,
-                    content: Content::Whole(body),
-                };
-                let kept = self.insert(renewed, context.ticket());
-                self.status.stored = kept.is_some();
-                match &kept {
-                    Some(kept) if kept.terms.is_shared() => context.publish(Stage::Ready(Arc::clone(kept))),
-                    _ => self.release(context, true),
-                }
-                kept
-            }
-            None => {
-                self.cache.store.remove(stored);
-                self.release(context, true);
-                None
-            }
-        };
+        let mut given = None;
+        if let Some((terms, vary)) = judged {
+            let renewed = Stored {
+                key: self.key.clone(),
+                vary,
+                status: stored.status,
+                headers: merged,
+                terms,
+                received: self.now,
+                content: Content::Whole(body),
+            };
+            given = self.insert(renewed, context.ticket());
+        } else {
+            self.cache.store.remove(stored);
+        }
+        self.status.stored = given.is_some();
+        match &given {
+            Some(kept) if kept.terms.is_shared() => context.publish(Stage::Ready(Arc::clone(kept))),
+            _ => self.release(context, true),
+        }
         let given = given.unwrap_or_else(|| Arc::clone(stored));
         self.status.ttl_secs = Some(ttl(&given, self.now));
         let reply = reply(&given, &self.request.method, &self.request.headers, self.now, |_| None);

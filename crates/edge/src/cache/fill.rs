@@ -17,7 +17,7 @@ use mainstay_http::{BodyError, BodyStream};
 
 /// A body that nobody reads any more is fetched to its end if no more than this is missing.
 const LITTLE_BYTES: u64 = 256 * 1024;
-/// Pieces smaller than this are copied: they may be slices of a far larger buffer.
+/// Pieces smaller than this are copied together: they may be slices of far larger buffers, and each has its price.
 const SMALL_PIECE_BYTES: usize = 4096;
 
 /// Memory for all bodies that are on their way.
@@ -53,6 +53,8 @@ pub struct Fill {
 #[derive(Debug, Default)]
 struct State {
     pieces: Vec<Bytes>,
+    /// Small pieces, until they are many or someone reads them.
+    tail: BytesMut,
     bytes: u64,
     reserved: usize,
     end: Option<End>,
@@ -62,6 +64,16 @@ struct State {
     /// Counts how often the waiting readers were woken.
     turn: u64,
     pump: Option<Waker>,
+}
+
+impl State {
+    /// Makes a piece of the small ones. Pieces of one buffer share its memory.
+    fn end_tail(&mut self) {
+        if !self.tail.is_empty() {
+            let piece = self.tail.split().freeze();
+            self.pieces.push(piece);
+        }
+    }
 }
 
 /// How a body ended.
@@ -161,6 +173,7 @@ impl Fill {
         let state = self.lock();
         let mut whole = BytesMut::with_capacity(state.bytes as usize);
         state.pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+        whole.extend_from_slice(&state.tail);
         whole.freeze()
     }
 
@@ -182,7 +195,6 @@ impl Fill {
 
     /// Adds a piece. The piece that overflows is added too, for the one who reads on.
     fn add(&self, piece: Bytes) -> Option<End> {
-        let piece = if piece.len() < SMALL_PIECE_BYTES { Bytes::copy_from_slice(&piece) } else { piece };
         let mut state = self.lock();
         let bytes = state.bytes + piece.len() as u64;
         let fits = match self.length {
@@ -196,7 +208,15 @@ impl Fill {
             return Some(End::Failed);
         }
         state.bytes = bytes;
-        state.pieces.push(piece);
+        if piece.len() < SMALL_PIECE_BYTES {
+            state.tail.extend_from_slice(&piece);
+        }
+        if state.tail.len() >= SMALL_PIECE_BYTES || piece.len() >= SMALL_PIECE_BYTES {
+            state.end_tail();
+        }
+        if piece.len() >= SMALL_PIECE_BYTES {
+            state.pieces.push(piece);
+        }
         wake(state);
         (!fits).then_some(End::Overflow)
     }
@@ -262,6 +282,9 @@ impl BodyStream for Reader {
                 return Poll::Ready(None);
             }
             let mut state = self.fill.lock();
+            if self.piece == state.pieces.len() {
+                state.end_tail();
+            }
             if let Some(piece) = state.pieces.get(self.piece).cloned() {
                 drop(state);
                 self.piece += 1;

@@ -5,7 +5,10 @@ use http::{HeaderMap, HeaderName};
 
 /// The fields that `Vary` names, with the values of the request that was answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Vary(Box<[(HeaderName, Option<Box<[u8]>>)]>);
+pub struct Vary(Box<[(HeaderName, Value)]>);
+
+/// A field's value in the form in which two are compared; `None` where the field is absent.
+type Value = Option<Box<[u8]>>;
 
 /// Names beyond this many are not worth keeping a response for.
 const MOST_NAMES: usize = 16;
@@ -66,15 +69,15 @@ impl Vary {
 
     /// Bytes of memory.
     pub(crate) fn bytes(&self) -> usize {
-        let of = |(name, value): &(HeaderName, Option<Box<[u8]>>)| {
+        let of = |(name, value): &(HeaderName, Value)| {
             64 + name.as_str().len() + value.as_ref().map_or(0, |value| value.len())
         };
         self.0.iter().map(of).sum()
     }
 }
 
-/// A field's value in the form in which two are compared; `None` where it is absent.
-pub(crate) fn value(headers: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
+/// A request's value of a field.
+pub(crate) fn value(headers: &HeaderMap, name: &HeaderName) -> Value {
     if !headers.contains_key(name) {
         return None;
     }

@@ -1,4 +1,5 @@
 //! The cache as its users meet it: what it keeps and gives, from one thread and from many.
+#![allow(clippy::unwrap_used)]
 
 mod properties;
 mod rfc;
