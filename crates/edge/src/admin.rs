@@ -7,7 +7,7 @@ use mainstay_http::{Phase, Shutdown};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::{Command, Refusal, Setting};
+use crate::control::{Command, Purge, Refusal, Setting};
 
 /// The largest weight of an upstream.
 const MOST_WEIGHT: u32 = 1000;
@@ -24,7 +24,7 @@ struct InForceReply {
 pub(crate) fn router(registry: &Registry, shutdown: &Shutdown, commands: &mpsc::Sender<Command>) -> Router {
     let health = shutdown.clone();
     let (status, config) = (commands.clone(), commands.clone());
-    let (upstream, maintenance) = (commands.clone(), commands.clone());
+    let (upstream, maintenance, purge) = (commands.clone(), commands.clone(), commands.clone());
     Router::new()
         .health(move || match health.phase() {
             Phase::Running => Ok(()),
@@ -55,6 +55,22 @@ pub(crate) fn router(registry: &Registry, shutdown: &Shutdown, commands: &mpsc::
                 match setting(&call) {
                     Ok(setting) => changed(&commands, |reply| Command::Set(setting, reply)).await,
                     Err(why) => Reply::text(StatusCode::BAD_REQUEST, why + "\n"),
+                }
+            }
+        })
+        .route(Method::POST, "/cache/purge", move |call| {
+            let commands = purge.clone();
+            async move {
+                let wish = match (call.parameter("url"), call.parameter("prefix"), call.query.as_str()) {
+                    (Some(url), None, _) => Purge::Url(url.to_owned()),
+                    (None, Some(prefix), _) => Purge::Prefix(prefix.to_owned()),
+                    (None, None, "all" | "all=true") => Purge::All,
+                    _ => return Reply::text(StatusCode::BAD_REQUEST, "say `url`, `prefix` or `all`\n"),
+                };
+                match ask(&commands, |reply| Command::Purge(wish, reply)).await {
+                    Ok(Ok(count)) => Reply::text(StatusCode::OK, format!("{count}\n")),
+                    Ok(Err(why)) => Reply::text(StatusCode::CONFLICT, why + "\n"),
+                    Err(reply) => reply,
                 }
             }
         })

@@ -1,7 +1,8 @@
 //! The certificates of a plan, out of the folder of secrets.
 
-use mainstay_http::tls::{CertificatePair, Pem, ServerOptions, ServerTls};
-use mainstay_site::plan::edge::{CertificatePlan, TcpTls};
+use aws_lc_rs::digest::{Context, SHA256};
+use mainstay_http::tls::{CertificatePair, ClientOptions, ClientTls, Pem, Protocols, ServerOptions, ServerTls};
+use mainstay_site::plan::edge::{CertificatePlan, TcpTls, UpstreamGroup, UpstreamProtocol};
 
 use crate::config::Config;
 
@@ -9,16 +10,92 @@ use crate::config::Config;
 const SECRET_BYTES: usize = 16;
 
 /// TLS as the plan's listeners serve it; `None` where none does.
-pub(crate) fn serve(config: &Config) -> Result<Option<ServerTls>, String> {
+pub(crate) fn serve(config: &Config) -> Result<Served, String> {
     let plan = &config.plan;
     let http = plan.listeners.iter().any(|listener| listener.tls);
-    if !http && !plan.tcp.iter().any(|service| service.tls == TcpTls::Terminate) {
-        return Ok(None);
+    let tcp = plan.tcp.iter().any(|service| service.tls == TcpTls::Terminate);
+    if !http && !tcp {
+        return Ok(Served::default());
     }
     // All edges of a site have this secret, and so accept each other's tickets.
     let secret = config.secret(&plan.cookie_secret).ok().filter(|secret| secret.len() >= SECRET_BYTES);
     let options = ServerOptions { ticket_secret: secret, ..ServerOptions::default() };
-    ServerTls::new(&pairs(config)?, options).map(Some).map_err(|error| error.to_string())
+    let pairs = pairs(config)?;
+    let make = |options| ServerTls::new(&pairs, options).map_err(|error| error.to_string());
+    // What is spoken in a service that is no HTTP is not known, so nothing is agreed on.
+    let raw = ServerOptions { protocols: Vec::new(), ..options.clone() };
+    Ok(Served {
+        http: http.then(|| make(options)).transpose()?,
+        tcp: tcp.then(|| make(raw)).transpose()?,
+    })
+}
+
+/// TLS as listeners serve it. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Served {
+    /// HTTP/1.1 and h2.
+    pub(crate) http: Option<ServerTls>,
+    /// Services that are no HTTP.
+    pub(crate) tcp: Option<ServerTls>,
+}
+
+impl Served {
+    /// Serves the certificates of another configuration. If one cannot be used, nothing changes.
+    pub(crate) fn replace(&self, config: &Config) -> Result<(), String> {
+        if self.http.is_none() && self.tcp.is_none() {
+            return Ok(());
+        }
+        let pairs = pairs(config)?;
+        // Both judge the same certificates in the same way: if the first takes them, so does the second.
+        for tls in self.http.iter().chain(&self.tcp) {
+            tls.replace(&pairs).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+/// TLS to the upstreams of a group, and what it was made of.
+#[derive(Clone)]
+pub(crate) struct UpstreamTls {
+    pub(crate) tls: ClientTls,
+    /// SHA-256 of all that it was made of: with the same, sessions and connections go on.
+    pub(crate) made_of: [u8; 32],
+}
+
+impl UpstreamTls {
+    /// Reads what a group's plan names. `raw`: the group is of services that are no HTTP.
+    pub(crate) fn of(
+        config: &Config,
+        group: &UpstreamGroup,
+        raw: bool,
+        before: Option<&Self>,
+    ) -> Result<Option<Self>, String> {
+        let Some(planned) = &group.tls else { return Ok(None) };
+        let options = ClientOptions {
+            server_name: planned.server_name.clone(),
+            authorities: planned.authorities_secret.as_ref().map(|name| pem(config, name)).transpose()?,
+            certificate: planned.certificate.as_ref().map(|planned| pair(config, planned)).transpose()?,
+            protocols: match group.protocol {
+                _ if raw => Protocols::None,
+                UpstreamProtocol::Http1 => Protocols::Http1,
+                UpstreamProtocol::Http2 => Protocols::H2,
+            },
+        };
+        let mut digest = Context::new(&SHA256);
+        digest.update(format!("{planned:?} {:?}\0", options.protocols).as_bytes());
+        let pair = options.certificate.iter().flat_map(|pair| [&pair.chain, &pair.key]);
+        for pem in options.authorities.iter().chain(pair) {
+            digest.update(&pem.text);
+            digest.update(b"\0");
+        }
+        let mut made_of = [0; 32];
+        made_of.copy_from_slice(digest.finish().as_ref());
+        if let Some(before) = before.filter(|before| before.made_of == made_of) {
+            return Ok(Some(before.clone()));
+        }
+        let tls = ClientTls::new(&options).map_err(|error| error.to_string())?;
+        Ok(Some(Self { tls, made_of }))
+    }
 }
 
 /// All certificates with their keys, in the plan's order.

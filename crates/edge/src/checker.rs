@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use crate::flight::Failed;
 use crate::health::Reason;
 use crate::in_force::SharedGroup;
+use crate::upstreams::pool_settings;
 
 /// Bytes of a response's body that are looked at.
 const BODY_BYTES: usize = 64 * 1024;
@@ -71,6 +72,7 @@ async fn ask(
 ) -> Result<Response, Reason> {
     let http2 = group.plan.protocol == UpstreamProtocol::Http2
         || matches!(group.plan.health.as_ref().map(|plan| &plan.check), Some(HealthCheck::Grpc { .. }));
+    let settings = pool_settings(group);
     let pool = Pool::new(PoolSettings {
         protocol: if http2 { Protocol::Http2 } else { Protocol::Http1 },
         connections: 1,
@@ -78,7 +80,7 @@ async fn ask(
         first_byte: limit,
         between_bytes: limit,
         idle: Duration::from_millis(1),
-        ..PoolSettings::default()
+        ..settings
     });
     let sent = pool.send(&Upstream::Tcp(address), request).await;
     sent.map_err(|error| Failed::of(&error).map_or(Reason::Closed, |failed| failed.reason))

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use mainstay_http::Shutdown;
-use mainstay_http::tls::ServerTls;
 use mainstay_site::plan::EdgePlan;
 use mainstay_site::plan::edge::{Maintenance, Upstream};
 use tokio::sync::{mpsc, oneshot};
@@ -17,12 +16,13 @@ use tokio::task::JoinSet;
 
 use crate::balance::UpstreamId;
 use crate::balance::random::Random;
-use crate::certificates;
+use crate::certificates::Served;
 use crate::checker::Checker;
 use crate::config::Config;
 use crate::health::{Action, CheckId, Condition, Event, GroupHealth, Reason};
 use crate::in_force::{InForce, SharedGroup};
 use crate::metrics::Metrics;
+use crate::services::{self, Current, Services};
 use crate::site::Site;
 use crate::status::Status;
 
@@ -62,10 +62,20 @@ pub(crate) enum Command {
     Set(Setting, oneshot::Sender<Result<(), String>>),
     /// Turn maintenance on or off.
     Maintenance(bool, oneshot::Sender<Result<(), String>>),
+    /// Forget responses; answers how many.
+    Purge(Purge, oneshot::Sender<Result<usize, String>>),
     /// Tell everything.
     Status(oneshot::Sender<Status>),
     /// Tell which configuration is in force, and the last refusal.
     Digest(oneshot::Sender<(String, Option<Refusal>)>),
+}
+
+/// What the cache is to forget.
+#[derive(Debug, Clone)]
+pub(crate) enum Purge {
+    Url(String),
+    Prefix(String),
+    All,
 }
 
 /// A live change of an upstream.
@@ -101,7 +111,10 @@ pub(crate) struct Control {
     told: mpsc::Sender<Told>,
     checks: JoinSet<()>,
     checker: Checker,
-    tls: Option<ServerTls>,
+    tls: Served,
+    services: Services,
+    /// What is in force, for services that are no HTTP.
+    current: Current,
     latencies: HashMap<UpstreamId, f64>,
     random: Random,
     started: Instant,
@@ -125,7 +138,9 @@ pub(crate) struct Start {
     pub(crate) metrics: Metrics,
     pub(crate) told: mpsc::Sender<Told>,
     /// What listeners serve, where one has TLS.
-    pub(crate) tls: Option<ServerTls>,
+    pub(crate) tls: Served,
+    pub(crate) services: Services,
+    pub(crate) current: Current,
     pub(crate) seed: u64,
 }
 
@@ -147,6 +162,8 @@ impl Control {
             checks: JoinSet::new(),
             checker: Checker,
             tls: start.tls,
+            services: start.services,
+            current: start.current,
             latencies: HashMap::new(),
             random: Random::new(start.seed),
             started: Instant::now(),
@@ -275,6 +292,9 @@ impl Control {
                     now,
                 );
             }
+            Command::Purge(purge, reply) => {
+                let _ = reply.send(self.purge(&purge));
+            }
             Command::Status(reply) => {
                 let _ = reply.send(self.status(now));
             }
@@ -326,11 +346,12 @@ impl Control {
         let next = InForce::new(config, plan, &self.metrics, Some(&self.in_force), seed, now)?;
         let next = Arc::new(next);
         Site::check(&next, &self.metrics, now)?;
-        if let Some(tls) = &self.tls {
-            tls.replace(&certificates::pairs(config)?).map_err(|error| error.to_string())?;
-        }
+        let services = services::compile(&next.plan, &self.tls)?;
+        self.tls.replace(config)?;
+        self.services.replace(services);
         next.settle();
         self.in_force = next;
+        self.current.replace(Arc::clone(&self.in_force));
         self.follow_plan(now);
         self.tell_all(&ToWorker::Adopt(Arc::clone(&self.in_force)));
         Ok(())
@@ -417,6 +438,16 @@ impl Control {
             // A worker that has ended needs to know nothing.
             let _ = worker.send(message.clone());
         }
+    }
+
+    fn purge(&self, purge: &Purge) -> Result<usize, String> {
+        let cache = self.in_force.cache.as_ref().ok_or("there is no cache")?;
+        let count = match purge {
+            Purge::Url(url) => cache.purge_url(url),
+            Purge::Prefix(url) => cache.purge_prefix(url),
+            Purge::All => Some(cache.purge_all()),
+        };
+        count.ok_or_else(|| "that is no http or https URL".to_owned())
     }
 
     fn set(&mut self, setting: &Setting) -> Result<(), String> {

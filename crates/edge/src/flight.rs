@@ -145,6 +145,7 @@ impl Failed {
             ClientError::WaitTimedOut(_) => (Failure::NotConnected, Reason::ConnectTimeout, "busy"),
             ClientError::TimedOut { .. } => (Failure::Timeout, Reason::Timeout, "timeout"),
             ClientError::Closed { .. } => (Failure::Closed, Reason::Closed, "closed"),
+            ClientError::Reset { .. } => (Failure::Closed, Reason::Closed, "reset"),
             ClientError::Malformed(why) => (Failure::Begun, Reason::Protocol(why.to_string()), "malformed"),
             ClientError::RequestBody(_) => return None,
         };

@@ -13,12 +13,12 @@ use mainstay_site::plan::edge::{BalancePlan, HashKey};
 
 use crate::balance::{self, NoUpstream, Tried};
 use crate::flight::{Failed, Flight};
-use crate::record::Record;
 use crate::replay::Replay;
 use crate::retry::{self, Decision, Failure, Try};
 use crate::service::{Refusal, Worker};
 use crate::site::Forward;
 use crate::sticky;
+use crate::trip::Trip;
 use crate::upstreams::{Chosen, Group};
 
 /// A request that can be sent more than once.
@@ -138,25 +138,24 @@ pub(crate) async fn send(
     place: &Place,
     key: Option<u64>,
     request: &Outgoing,
-    record: &mut Record,
+    trip: &mut Trip,
 ) -> Result<Response, Refusal> {
     let group = &place.group;
     let idempotent = retry::is_idempotent(&request.method);
-    let deadline = record.route.timeout.map(|timeout| record.started + timeout);
     let mut tried = Tried::NONE;
     let mut stuck_to = place.stuck_to;
-    group.budget.borrow_mut().request(record.started);
+    group.budget.borrow_mut().request(trip.started);
     loop {
         let chosen = match stuck_to.take().and_then(|index| group.choose_sticky(index, Instant::now())) {
             Some(chosen) => chosen,
-            None => choose(group, key, &tried, record).await?,
+            None => choose(group, key, &tried, trip).await?,
         };
         let index = chosen.index;
         let mut flight = Flight::begin(worker, group, chosen, Instant::now());
         let member = Rc::clone(&flight.chosen.member);
         let roster = Rc::clone(&flight.chosen.roster);
-        record.upstream = Some(Rc::clone(&member.name));
-        record.tries += 1;
+        trip.journey.upstream = Some(Rc::clone(&member.name));
+        trip.journey.tries += 1;
         tried.insert(index);
         let sent = if idempotent {
             tokio::select! {
@@ -173,12 +172,12 @@ pub(crate) async fn send(
                 let status = response.status();
                 if !matches!(status.as_u16(), 502..=504) {
                     let latency = flight.answered(now);
-                    record.upstream_time = Some(latency);
-                    if let Some(admitted) = &mut record.admitted {
+                    trip.journey.upstream_time = Some(latency);
+                    if let Some(admitted) = &mut trip.admitted {
                         admitted.latency = Some(latency);
                     }
-                    record.flight = Some(flight);
-                    return Ok(with_cookie(response, place, &roster, index, record));
+                    trip.flight = Some(flight);
+                    return Ok(with_cookie(response, place, &roster, index, trip.secure));
                 }
                 (Failed::of_status(status.as_u16()), true, Some(response))
             }
@@ -199,12 +198,12 @@ pub(crate) async fn send(
         let decision = {
             let failed = Try {
                 failure: failed.failure,
-                tries: record.tries,
+                tries: trip.journey.tries,
                 idempotent,
                 sent: bytes_sent,
                 body_at_hand: request.body.is_whole(),
                 another: group.has_another(&tried, now),
-                deadline,
+                deadline: trip.deadline,
             };
             let plan = &roster.shared.plan.retry;
             let mut budget = group.budget.borrow_mut();
@@ -221,8 +220,8 @@ pub(crate) async fn send(
             Decision::Stop(_) => {
                 return match answer {
                     Some(response) => {
-                        record.flight = Some(flight);
-                        Ok(with_cookie(response, place, &roster, index, record))
+                        trip.flight = Some(flight);
+                        Ok(with_cookie(response, place, &roster, index, trip.secure))
                     }
                     None => Err(Refusal::upstream(&failed)),
                 };
@@ -236,7 +235,7 @@ async fn choose(
     group: &Rc<Group>,
     key: Option<u64>,
     tried: &Tried,
-    record: &mut Record,
+    trip: &mut Trip,
 ) -> Result<Chosen, Refusal> {
     let began = Instant::now();
     let shared = group.plan();
@@ -264,7 +263,7 @@ async fn choose(
         let _ = tokio::time::timeout_at(look_again.into(), room).await;
     };
     let waited = began.elapsed();
-    record.queued = Some(record.queued.unwrap_or_default() + waited);
+    trip.journey.queued = Some(trip.journey.queued.unwrap_or_default() + waited);
     chosen
 }
 
@@ -277,11 +276,11 @@ fn with_cookie(
     place: &Place,
     roster: &crate::upstreams::Roster,
     index: usize,
-    record: &Record,
+    secure: bool,
 ) -> Response {
     if place.stuck_to != Some(index)
         && let Some(sticky) = &roster.sticky
-        && let Some(cookie) = sticky.set_cookie(index, record.tls.is_some())
+        && let Some(cookie) = sticky.set_cookie(index, secure)
     {
         response.headers_mut().append(SET_COOKIE, cookie);
     }

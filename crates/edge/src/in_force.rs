@@ -15,6 +15,8 @@ use mainstay_site::plan::edge::{RouteAction, UpstreamGroup};
 use tokio::sync::Notify;
 
 use crate::balance::UpstreamId;
+use crate::cache::Cache;
+use crate::certificates::UpstreamTls;
 use crate::config::Config;
 use crate::health::Board;
 use crate::metrics::Metrics;
@@ -34,6 +36,7 @@ pub(crate) struct InForce {
     /// Of routes that limit the requests worked on at once, by name.
     pub(crate) slots: HashMap<String, Arc<Slots>>,
     pub(crate) cookie_secret: String,
+    pub(crate) cache: Option<Arc<Cache>>,
 }
 
 /// Requests of a route that are worked on at once.
@@ -67,6 +70,7 @@ pub(crate) struct SharedGroup {
     pub(crate) board: Board,
     pub(crate) upstreams: Vec<Arc<SharedUpstream>>,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) tls: Option<UpstreamTls>,
 }
 
 /// What all workers share of an upstream.
@@ -183,7 +187,12 @@ impl InForce {
         let mut groups = HashMap::new();
         for group in &plan.groups {
             let before = before.and_then(|before| before.groups.get(&group.name));
-            groups.insert(group.name.clone(), Arc::new(SharedGroup::new(group, metrics, before)));
+            let raw = plan.tcp.iter().any(|service| {
+                service.by_name.iter().map(|(_, name)| name).chain(&service.group).any(|name| *name == group.name)
+            });
+            let tls = UpstreamTls::of(config, group, raw, before.and_then(|before| before.tls.as_ref()))
+                .map_err(|error| format!("group {}: {error}", group.name))?;
+            groups.insert(group.name.clone(), Arc::new(SharedGroup::new(group, tls, metrics, before)));
         }
         let mut rates = HashMap::new();
         for rate in &plan.rates {
@@ -200,7 +209,11 @@ impl InForce {
             slots.insert(route.name.clone(), kept);
         }
         let generation = before.map_or(1, |before| before.generation + 1);
-        Ok(Self { generation, plan, groups, rates, slots, cookie_secret })
+        let kept = before.and_then(|before| before.cache.clone()).filter(|_| {
+            before.is_some_and(|before| before.plan.cache == plan.cache)
+        });
+        let cache = plan.cache.as_ref().map(|planned| kept.unwrap_or_else(|| Cache::new(planned, &metrics.registry)));
+        Ok(Self { generation, plan, groups, rates, slots, cookie_secret, cache })
     }
 }
 
@@ -262,7 +275,12 @@ fn check_names(plan: &EdgePlan) -> Result<(), String> {
 }
 
 impl SharedGroup {
-    fn new(plan: &UpstreamGroup, metrics: &Metrics, before: Option<&Arc<Self>>) -> Self {
+    fn new(
+        plan: &UpstreamGroup,
+        tls: Option<UpstreamTls>,
+        metrics: &Metrics,
+        before: Option<&Arc<Self>>,
+    ) -> Self {
         let upstreams = plan.upstreams.iter().map(|upstream| {
             let id = UpstreamId::of(upstream);
             let kept = before.and_then(|before| before.upstreams.iter().find(|old| old.id == id)).cloned();
@@ -293,6 +311,7 @@ impl SharedGroup {
             board: Board::new(plan.upstreams.len()),
             upstreams: upstreams.collect(),
             queue,
+            tls,
         }
     }
 

@@ -40,6 +40,7 @@ pub mod retry;
 mod role;
 mod route;
 mod service;
+mod services;
 pub mod shed;
 mod site;
 mod sockets;
@@ -48,6 +49,7 @@ pub mod sticky;
 mod target;
 pub mod tcp;
 mod trace;
+mod trip;
 mod upstreams;
 
 pub use config::Config;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::USER_AGENT;
@@ -14,12 +14,11 @@ use mainstay_http::access_log::{Balanced, Line};
 use mainstay_http::{Body, BodyError, BodyStream, Request};
 use tokio::time::Sleep;
 
-use crate::admission::Admitted;
-use crate::flight::Flight;
 use crate::in_force::Slot;
 use crate::service::Worker;
 use crate::site::Route;
 use crate::trace::TraceId;
+use crate::trip::Trip;
 
 /// The client left before there was a response; no one gets to see it but the log.
 const CLIENT_LEFT: u16 = 499;
@@ -38,17 +37,10 @@ pub(crate) struct Record {
     pub(crate) tls: Option<&'static str>,
     pub(crate) trace: Option<TraceId>,
     pub(crate) route: Rc<Route>,
-    /// The name of the upstream that answered, or was asked last.
-    pub(crate) upstream: Option<Rc<str>>,
     pub(crate) group: Option<Rc<str>>,
-    pub(crate) upstream_time: Option<Duration>,
-    pub(crate) tries: u32,
-    pub(crate) queued: Option<Duration>,
+    pub(crate) trip: Trip,
     pub(crate) cache: Option<&'static str>,
-    pub(crate) refused: Option<&'static str>,
     /// Held until the response is complete.
-    pub(crate) flight: Option<Flight>,
-    pub(crate) admitted: Option<Admitted>,
     pub(crate) slot: Option<Slot>,
     status: u16,
     bytes: u64,
@@ -57,9 +49,10 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn new(worker: &Rc<Worker>, route: &Rc<Route>, request: &Request, id: HeaderValue) -> Self {
         worker.metrics.in_flight.add(1);
+        let started = Instant::now();
         Self {
             worker: Rc::clone(worker),
-            started: Instant::now(),
+            started,
             id,
             method: request.method.clone(),
             uri: request.uri.clone(),
@@ -70,15 +63,9 @@ impl Record {
             tls: request.tls.as_ref().map(|tls| tls.version),
             trace: None,
             route: Rc::clone(route),
-            upstream: None,
             group: None,
-            upstream_time: None,
-            tries: 0,
-            queued: None,
+            trip: Trip::new(started, request.tls.is_some()),
             cache: None,
-            refused: None,
-            flight: None,
-            admitted: None,
             slot: None,
             status: CLIENT_LEFT,
             bytes: 0,
@@ -117,7 +104,8 @@ impl Drop for Record {
         route.metrics.duration.observe(duration);
         route.metrics.sent.add(self.bytes);
         route.metrics.answered(&self.method, StatusCode::from_u16(self.status).unwrap_or_default());
-        if let Some(reason) = self.refused {
+        let journey = &self.trip.journey;
+        if let Some(reason) = journey.refused {
             route.metrics.refused(reason);
         }
         self.worker.log.write(&Line {
@@ -130,19 +118,19 @@ impl Drop for Record {
             status: self.status,
             bytes: self.bytes,
             duration,
-            upstream: self.upstream_time,
+            upstream: journey.upstream_time,
             target: self.group.as_deref().unwrap_or("edge"),
             release: None,
             user_agent: self.user_agent.as_ref().map_or(&[], |agent| agent.as_bytes()),
             balanced: Some(Balanced {
                 route: &route.name,
-                upstream: self.upstream.as_deref(),
-                tries: self.tries,
-                queue: self.queued,
+                upstream: journey.upstream.as_deref(),
+                tries: journey.tries,
+                queue: journey.queued,
                 tls: self.tls,
                 trace: self.trace.as_ref().map(<[u8; 32]>::as_slice),
                 cache: self.cache,
-                refused: self.refused,
+                refused: journey.refused,
             }),
         });
     }
@@ -160,11 +148,7 @@ impl BodyStream for Recorded {
         let polled = self.stream.poll_data(cx);
         match &polled {
             Poll::Ready(Some(Ok(piece))) => self.record.bytes += piece.len() as u64,
-            Poll::Ready(Some(Err(error))) => {
-                if let Some(flight) = &mut self.record.flight {
-                    flight.broke(error, Instant::now());
-                }
-            }
+            Poll::Ready(Some(Err(error))) => self.record.trip.broke(error),
             Poll::Ready(None) => {}
             Poll::Pending => {
                 if let Some(deadline) = &mut self.deadline

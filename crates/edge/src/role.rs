@@ -35,6 +35,8 @@ use crate::in_force::InForce;
 use crate::metrics::Metrics;
 use crate::service::{Edge, Worker};
 use crate::site::Site;
+use crate::services::{Chooser, Current, Services};
+use crate::tcp::{self, TcpMetrics};
 use crate::{admin as admin_routes, sockets};
 
 /// Time for requests to end once the role is asked to stop.
@@ -171,6 +173,7 @@ impl Reloader {
 /// A running load balancer.
 pub struct Server {
     engine: Engine,
+    tcp: tcp::Server,
     shutdown: Shutdown,
     writer: Writer,
     control: JoinHandle<()>,
@@ -192,7 +195,8 @@ impl Server {
         Site::check(&in_force, &metrics, now).map_err(Error::Config)?;
         in_force.settle();
         let tls = certificates::serve(&config).map_err(Error::Config)?;
-        let listeners = sockets::listeners(plan, sockets, tls.as_ref())?;
+        let services = Services::new(plan, &tls).map_err(Error::Config)?;
+        let sockets::Assigned { http: listeners, tcp } = sockets::assign(plan, sockets, &tls, &services)?;
         let writer = access_log::start(log_file(&config)).map_err(Error::System)?;
         let (told, reports) = mpsc::channel(TOLD);
         let (commands, orders) = mpsc::channel(COMMANDS);
@@ -204,6 +208,7 @@ impl Server {
             ends.push(Some((end, request_id::seed()?)));
             tracing::debug!(worker = number, "has listeners");
         }
+        let current = Current::new(Arc::clone(&in_force));
         let start = Start {
             config: config.clone(),
             in_force: Arc::clone(&in_force),
@@ -211,8 +216,21 @@ impl Server {
             metrics: metrics.clone(),
             told: told.clone(),
             tls,
+            services,
+            current: current.clone(),
             seed: (seed >> 64) as u64,
         };
+        let tcp = tcp::Server::start(
+            tcp,
+            &TcpMetrics::new(&registry),
+            DRAIN.max(Duration::from_millis(plan.drain_ms)),
+            &shutdown,
+            {
+                let told = told.clone();
+                move |_| Chooser::new(current.clone(), told.clone())
+            },
+        )
+        .map_err(Error::System)?;
         let control = control(start, reports, orders, &shutdown).map_err(Error::System)?;
         let workers = listeners.len();
         let factory = Factory {
@@ -241,7 +259,7 @@ impl Server {
             Error::Admin { path, source }
         })?;
         tracing::info!(workers, routes = plan.routes.len(), groups = plan.groups.len(), "answering");
-        Ok(Self { engine, shutdown, writer, control, commands, registry, _admin: admin })
+        Ok(Self { engine, tcp, shutdown, writer, control, commands, registry, _admin: admin })
     }
 
     /// The signal that stops it.
@@ -261,7 +279,7 @@ impl Server {
 
     /// Waits until all workers have ended, which they do when the signal was given. Blocks the thread.
     pub fn join(self) -> Result<(), Error> {
-        let ended = self.engine.join().map_err(Error::System);
+        let ended = self.engine.join().and(self.tcp.join()).map_err(Error::System);
         self.shutdown.end();
         if self.control.join().is_err() {
             tracing::error!("the control thread panicked");

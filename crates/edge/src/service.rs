@@ -1,6 +1,8 @@
 //! Answers requests on one worker.
 
 use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,11 +17,12 @@ use mainstay_http::{Body, Request, Response, Service};
 use tokio::sync::mpsc;
 
 use crate::balance::random::Random;
+use crate::cache::Key;
 use crate::client;
 use crate::control::Told;
 use crate::fields::{self, AddressValues, Arrival, X_REQUEST_ID};
 use crate::flight::Failed;
-use crate::forward::{self, Known, Outgoing};
+use crate::forward::{self, Known, Outgoing, Place};
 use crate::health::Event;
 use crate::in_force::SharedGroup;
 use crate::metrics::Metrics;
@@ -27,6 +30,7 @@ use crate::record::Record;
 use crate::retry::Failure;
 use crate::route::Asked;
 use crate::site::{Action, Forward, Site};
+use crate::trip::{Journey, Trip};
 use crate::{pages, shed, target, trace};
 
 /// Seconds after which a client that met a busy group may try again.
@@ -105,11 +109,11 @@ impl Service for Edge {
                 None => response,
             },
             Err(Turned::Away(refusal)) => {
-                record.refused = refusal.reason;
+                record.trip.journey.refused = refusal.reason;
                 pages::error(refusal.status, record.id.as_bytes(), json, refusal.retry_after_secs)
             }
             Err(Turned::Closed) => {
-                record.refused = Some("maintenance");
+                record.trip.journey.refused = Some("maintenance");
                 match &site.maintenance {
                     Some(closed) => pages::maintenance(&closed.message, closed.retry_after_secs, json),
                     None => pages::error(StatusCode::SERVICE_UNAVAILABLE, record.id.as_bytes(), json, None),
@@ -223,27 +227,93 @@ impl Worker {
         let place = forward.place(self, &request.headers).ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
         let key = forward::key(&place.group, &known);
         record.group = Some(Rc::clone(&place.group.label));
-        // A route without a time limit has long polls, which are slow for reasons of their own.
-        if site.in_force.plan.shed && route.timeout.is_some() {
-            let began = Instant::now();
-            let admitted = place.group.gate.admit().await;
-            record.queued = Some(began.elapsed()).filter(|waited| *waited > Duration::from_micros(100));
-            record.admitted = Some(admitted.map_err(|shed| Refusal {
-                status: StatusCode::SERVICE_UNAVAILABLE,
-                reason: Some(shed.label()),
-                retry_after_secs: Some(shed::RETRY_AFTER_SECS),
-            })?);
-        }
+        record.trip.deadline = route.timeout.map(|timeout| record.started + timeout);
+        let cache = site.cache.as_ref().filter(|_| route.cache);
+        let cached = cache.and_then(|cache| {
+            Some((cache, Key::of(&request, request.tls.is_some(), &route.partition)?))
+        });
         self.prepare(&mut request, &path, forward, trusted, fresh, record)?;
         route.request_edits.apply(&mut request.headers);
-        let outgoing = Outgoing::new(request);
-        let sending = forward::send(self, &place, key, &outgoing, record);
+        // A route without a time limit has long polls, which are slow for reasons of their own.
+        let shed = site.in_force.plan.shed && route.timeout.is_some();
+        let sending = async {
+            match cached {
+                None => {
+                    let outgoing = Outgoing::new(request);
+                    self.send(&place, key, outgoing, shed, &mut record.trip).await
+                }
+                Some((cache, key_of_cache)) => {
+                    let journey = Rc::new(RefCell::new(Journey::default()));
+                    let fetch = self.fetch(place, key, shed, record, &journey);
+                    let (response, status) = cache.answer(request, key_of_cache, fetch).await;
+                    record.cache = Some(status.outcome.name());
+                    record.trip.journey = journey.take();
+                    Ok(response)
+                }
+            }
+        };
         match route.timeout {
             None => Ok(sending.await?),
             Some(timeout) => match tokio::time::timeout(timeout, sending).await {
                 Ok(sent) => Ok(sent?),
                 Err(_) => Err(StatusCode::GATEWAY_TIMEOUT.into()),
             },
+        }
+    }
+
+    /// Sends a request when its turn has come.
+    async fn send(
+        self: &Rc<Self>,
+        place: &Place,
+        key: Option<u64>,
+        request: Outgoing,
+        shed: bool,
+        trip: &mut Trip,
+    ) -> Result<Response, Refusal> {
+        if shed {
+            let began = Instant::now();
+            let admitted = place.group.gate.admit().await;
+            trip.journey.queued = Some(began.elapsed()).filter(|waited| *waited > Duration::from_micros(100));
+            trip.admitted = Some(admitted.map_err(|shed| Refusal {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                reason: Some(shed.label()),
+                retry_after_secs: Some(shed::RETRY_AFTER_SECS),
+            })?);
+        }
+        forward::send(self, place, key, &request, trip).await
+    }
+
+    /// What fetches for the cache. It may outlive the request that began it, and so has a trip of its own.
+    fn fetch(
+        self: &Rc<Self>,
+        place: Place,
+        key: Option<u64>,
+        shed: bool,
+        record: &Record,
+        journey: &Rc<RefCell<Journey>>,
+    ) -> impl FnOnce(Request) -> Pin<Box<dyn Future<Output = Response>>> + 'static {
+        let (worker, journey) = (Rc::clone(self), Rc::clone(journey));
+        let (id, secure, limit) = (record.id.clone(), record.tls.is_some(), record.route.timeout);
+        move |request| {
+            Box::pin(async move {
+                let json = pages::wants_json(&request.headers);
+                let mut trip = Trip::new(Instant::now(), secure);
+                trip.deadline = limit.map(|limit| trip.started + limit);
+                let sent = worker.send(&place, key, Outgoing::new(request), shed, &mut trip).await;
+                match sent {
+                    Ok(mut response) => {
+                        *journey.borrow_mut() = trip.journey.clone();
+                        let body = std::mem::take(response.body_mut());
+                        *response.body_mut() = trip.carry(body);
+                        response
+                    }
+                    Err(refusal) => {
+                        trip.journey.refused = refusal.reason;
+                        *journey.borrow_mut() = trip.journey.clone();
+                        pages::error(refusal.status, id.as_bytes(), json, refusal.retry_after_secs)
+                    }
+                }
+            })
         }
     }
 

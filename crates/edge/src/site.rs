@@ -11,6 +11,7 @@ use mainstay_http::networks::Networks;
 use mainstay_site::plan::edge::{EdgeRoute, HashKey, PathCondition, RouteAction};
 
 use crate::balance::random::Random;
+use crate::cache::WorkerCache;
 use crate::fields::Edits;
 use crate::in_force::{InForce, Slots};
 use crate::metrics::{Metrics, RouteMetrics};
@@ -28,6 +29,7 @@ pub(crate) struct Site {
     pub(crate) groups: HashMap<String, Rc<Group>>,
     pub(crate) trusted: Networks,
     pub(crate) maintenance: Option<Closed>,
+    pub(crate) cache: Option<Rc<WorkerCache>>,
     /// Stands for what no route took.
     pub(crate) nobody: Rc<Route>,
 }
@@ -51,6 +53,8 @@ pub(crate) struct Route {
     pub(crate) rates: Vec<Rate>,
     pub(crate) slots: Option<Arc<Slots>>,
     pub(crate) cache: bool,
+    /// Its part of the cache: it may choose by more than the URL.
+    pub(crate) partition: Arc<str>,
 }
 
 /// A rate limit.
@@ -109,6 +113,10 @@ impl Site {
                 .map_err(|error| format!("route {}: {error}", planned.name))?;
             targets.push(Rc::new(route));
         }
+        let cache = in_force.cache.as_ref().map(|cache| {
+            let kept = before.and_then(|before| before.cache.clone());
+            kept.filter(|kept| Arc::ptr_eq(kept.cache(), cache)).unwrap_or_else(|| Rc::new(WorkerCache::new(cache)))
+        });
         let maintenance = match &plan.maintenance {
             Some(closed) => Some(Closed {
                 message: closed.message.clone(),
@@ -126,6 +134,7 @@ impl Site {
             groups,
             trusted: Networks::parse(&plan.trusted_proxies)?,
             maintenance,
+            cache,
             nobody: Rc::new(Route {
                 name: "none".to_owned(),
                 metrics: metrics.route("none"),
@@ -137,6 +146,7 @@ impl Site {
                 rates: Vec::new(),
                 slots: None,
                 cache: false,
+                partition: Arc::from("none"),
             }),
             in_force: Arc::clone(in_force),
         })
@@ -207,6 +217,7 @@ impl Route {
             rates: rates.collect(),
             slots: in_force.slots.get(&planned.name).cloned(),
             cache: planned.cache,
+            partition: Arc::from(planned.name.as_str()),
         })
     }
 }

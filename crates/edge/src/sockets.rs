@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 
 use mainstay_http::networks::Networks;
-use mainstay_http::tls::ServerTls;
 use mainstay_http::{Listener, worker::ListenerOptions};
 use mainstay_process::sockets::Sockets;
 use mainstay_process::{InheritedSocket, SocketSpec, inherited_sockets};
 use mainstay_site::plan::EdgePlan;
 
+use crate::certificates::Served;
 use crate::role::Error;
+use crate::services::Services;
+use crate::tcp::Listening;
 
 /// Opens or takes over the sockets of a plan, a list for each worker. Every socket is some worker's: a share that nobody
 /// serves would swallow its part of the connections.
@@ -52,22 +54,34 @@ fn own(plan: &EdgePlan) -> Result<Vec<InheritedSocket>, Error> {
     Ok(opened)
 }
 
-/// What each worker's sockets are for.
-pub(crate) fn listeners(
+/// What sockets are for, by worker.
+pub(crate) struct Assigned {
+    pub(crate) http: Vec<Vec<Listener>>,
+    /// Of services that are no HTTP.
+    pub(crate) tcp: Vec<Vec<Listening>>,
+}
+
+/// Finds out what each worker's sockets are for.
+pub(crate) fn assign(
     plan: &EdgePlan,
     sockets: Vec<Vec<TcpListener>>,
-    tls: Option<&ServerTls>,
-) -> Result<Vec<Vec<Listener>>, Error> {
+    tls: &Served,
+    services: &Services,
+) -> Result<Assigned, Error> {
     let trusted = Networks::parse(&plan.trusted_proxies).map_err(Error::Config)?;
-    let mut workers = Vec::new();
+    let mut assigned = Assigned { http: Vec::new(), tcp: Vec::new() };
     for sockets in sockets {
-        let mut listeners = Vec::new();
+        let (mut listeners, mut listening) = (Vec::new(), Vec::new());
         for socket in sockets {
             let address = socket.local_addr().map_err(Error::System)?;
+            if let Some(service) = services.at(address) {
+                listening.push(Listening { socket, service: service.clone() });
+                continue;
+            }
             let planned = plan.listeners.iter().find(|listener| listener.address == address);
             let planned = planned.ok_or_else(|| Error::ForeignSocket(address.to_string()))?;
             let options = ListenerOptions {
-                tls: tls.filter(|_| planned.tls).cloned(),
+                tls: tls.http.clone().filter(|_| planned.tls),
                 proxy_protocol: planned.proxy_protocol.then(|| trusted.clone()),
             };
             listeners.push(if options.tls.is_none() && options.proxy_protocol.is_none() {
@@ -76,7 +90,12 @@ pub(crate) fn listeners(
                 Listener::TcpWith(socket, options)
             });
         }
-        workers.push(listeners);
+        if !listeners.is_empty() {
+            assigned.http.push(listeners);
+        }
+        if !listening.is_empty() {
+            assigned.tcp.push(listening);
+        }
     }
-    Ok(workers)
+    Ok(assigned)
 }

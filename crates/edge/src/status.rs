@@ -27,7 +27,14 @@ pub(crate) struct Status {
     connections_open: i64,
     listeners: Vec<EdgeListener>,
     routes: usize,
+    cache: Option<CacheStatus>,
     groups: Vec<GroupStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct CacheStatus {
+    bytes: usize,
+    responses: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -85,6 +92,10 @@ impl Status {
             connections_open: sources.metrics.registry.gauge("http_connections_open", "").value(),
             listeners: plan.listeners.clone(),
             routes: plan.routes.len(),
+            cache: sources.in_force.cache.as_ref().map(|cache| {
+                let (bytes, responses) = cache.size();
+                CacheStatus { bytes, responses }
+            }),
             groups: groups.collect(),
         }
     }

@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mainstay_http::pool::{Pool, PoolSettings, Upstream};
-use mainstay_site::plan::edge::UpstreamGroup;
+use mainstay_http::pool::{ConnectOptions, Pool, PoolSettings, Protocol, Upstream};
+use mainstay_http::proxy_protocol::Version;
+use mainstay_site::plan::edge::{ProxyVersion, UpstreamGroup, UpstreamProtocol};
 use tokio::sync::Notify;
 
 use crate::admission::Gate;
@@ -193,9 +194,9 @@ impl Roster {
             })
         });
         let members: Vec<_> = members.collect();
-        let pool = match before.filter(|before| reaches_alike(&before.shared.plan, plan)) {
+        let pool = match before.filter(|before| reaches_alike(&before.shared, shared)) {
             Some(before) => before.pool.clone(),
-            None => Pool::new(pool_settings(plan)),
+            None => Pool::new(pool_settings(shared)),
         };
         Ok(Self { shared: Arc::clone(shared), members, pool, sticky })
     }
@@ -229,17 +230,34 @@ impl Roster {
 }
 
 /// Whether connections that were made under one plan may be used under the other.
-fn reaches_alike(one: &UpstreamGroup, other: &UpstreamGroup) -> bool {
+fn reaches_alike(one: &SharedGroup, other: &SharedGroup) -> bool {
+    let made_of = |group: &SharedGroup| group.tls.as_ref().map(|tls| tls.made_of);
+    if made_of(one) != made_of(other) {
+        return false;
+    }
+    let (one, other) = (&one.plan, &other.plan);
     let times = |plan: &UpstreamGroup| (plan.connect_ms, plan.first_byte_ms, plan.between_bytes_ms, plan.idle_ms);
     times(one) == times(other)
         && one.protocol == other.protocol
-        && one.tls == other.tls
         && one.proxy_protocol == other.proxy_protocol
 }
 
-fn pool_settings(plan: &UpstreamGroup) -> PoolSettings {
+/// How a group's upstreams are reached.
+pub(crate) fn pool_settings(group: &SharedGroup) -> PoolSettings {
+    let plan = &group.plan;
     let after = |millis: u64| Duration::from_millis(millis.max(1));
     PoolSettings {
+        protocol: match plan.protocol {
+            UpstreamProtocol::Http1 => Protocol::Http1,
+            UpstreamProtocol::Http2 => Protocol::Http2,
+        },
+        options: ConnectOptions {
+            tls: group.tls.as_ref().map(|tls| tls.tls.clone()),
+            proxy_protocol: plan.proxy_protocol.map(|version| match version {
+                ProxyVersion::V1 => Version::V1,
+                ProxyVersion::V2 => Version::V2,
+            }),
+        },
         connections: CONNECTIONS,
         connect: after(plan.connect_ms),
         first_byte: after(plan.first_byte_ms),

@@ -146,6 +146,9 @@ pub(crate) fn request(method: &str, path: &str, fields: &[(&str, &str)]) -> Requ
         peer: None,
         host: Some("a.test".to_owned()),
         upgrade: None,
+        local: None,
+        tls: None,
+        interim: mainstay_http::Interim::default(),
     }
 }
 

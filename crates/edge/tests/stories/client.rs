@@ -101,7 +101,9 @@ impl Wire {
         let head = self.until("\r\n\r\n")?;
         let status = head.get(9..12).and_then(|status| status.parse().ok()).ok_or(format!("no status: {head:?}"))?;
         let mut answer = Answer { status, head, body: Vec::new() };
-        if !answer.field("content-length").is_empty() {
+        if matches!(status, 204 | 304) {
+            // These have none, whatever their fields say.
+        } else if !answer.field("content-length").is_empty() {
             answer.body = self.take(answer.field("content-length").parse().unwrap())?;
         } else if answer.field("transfer-encoding") == "chunked" {
             loop {
