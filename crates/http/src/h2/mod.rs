@@ -4,8 +4,6 @@
 //! one read together, and go out in one write. Only those that have to wait get a task of their own.
 
 mod body;
-mod files;
-mod gathered;
 mod interim;
 mod meter;
 mod request;
@@ -202,7 +200,6 @@ impl<T: Transport, S: Service> Serving<T, S> {
         let answer = stream::answer(
             request,
             respond,
-            self.wire.clone(),
             self.peer.clone(),
             Rc::clone(&self.worker),
             Rc::clone(&self.service),
