@@ -17,7 +17,7 @@ use crate::worker::{ListenerOptions, Worker};
 /// A connection on which HTTP comes next.
 pub(crate) enum Opened {
     Plain(TcpStream, Peer),
-    Tls(Box<TlsStream<TcpStream>>, Peer),
+    Tls(TlsStream<TcpStream>, Peer),
 }
 
 /// Why a step was not done.
@@ -82,7 +82,7 @@ pub(crate) async fn open(
                 }
             };
             peer.tls = Some(Rc::new(info));
-            Opened::Tls(Box::new(stream), peer)
+            Opened::Tls(stream, peer)
         }
     };
     watch.read_by.set(NEVER);

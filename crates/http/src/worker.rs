@@ -330,20 +330,19 @@ async fn accept<S: Service>(
                     Accepted::TcpWith(stream, peer, options) => {
                         let _ = stream.set_nodelay(true);
                         tasks.spawn_local(async move {
-                            let Some(opened) = opening::open(stream, peer, &options, &worker, &watch).await
-                            else {
-                                return;
-                            };
+                            // What only a handshake needs is given back after it.
+                            let opened = Box::pin(opening::open(stream, peer, &options, &worker, &watch));
+                            let Some(opened) = opened.await else { return };
                             match opened {
                                 Opened::Plain(stream, peer) => {
                                     connection(stream, peer, worker, watch, service, open).await;
                                 }
                                 Opened::Tls(stream, peer) if is_h2(&peer) => {
                                     let _open = open;
-                                    h2::serve(*stream, BytesMut::new(), peer, worker, watch, service).await;
+                                    h2::serve(stream, BytesMut::new(), peer, worker, watch, service).await;
                                 }
                                 Opened::Tls(stream, peer) => {
-                                    connection(*stream, peer, worker, watch, service, open).await;
+                                    connection(stream, peer, worker, watch, service, open).await;
                                 }
                             }
                         });

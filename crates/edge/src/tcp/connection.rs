@@ -87,10 +87,11 @@ async fn pass<U: Upstreams>(
     upstreams: &U,
     metrics: &ServiceMetrics,
 ) -> Result<(), Ended> {
-    let opened = timeout(service.handshake, open(stream, peer, service, metrics)).await;
+    // What only the start needs is given back after it.
+    let opened = timeout(service.handshake, Box::pin(open(stream, peer, service, metrics))).await;
     let Opened { mut client, ends, name, first } = opened.map_err(|_| Ended::Slow)??;
     let group = service.group_of(name.as_deref()).ok_or(Ended::NoGroup(name.clone()))?;
-    let Some((mut upstream, target)) = connect(group, ends, upstreams, metrics).await else {
+    let Some((mut upstream, target)) = Box::pin(connect(group, ends, upstreams, metrics)).await else {
         client.break_off();
         return Err(Ended::NoUpstream(group.to_owned()));
     };
@@ -140,8 +141,7 @@ async fn open(
         }
         Tls::Terminate(tls) => {
             let (stream, info) = tls::accept(stream, tls, &metrics.tls).await?;
-            let client = Side::Client(Box::new(stream));
-            Ok(Opened { client, ends, name: info.server_name, first: Vec::new() })
+            Ok(Opened { client: Side::Client(stream), ends, name: info.server_name, first: Vec::new() })
         }
     }
 }

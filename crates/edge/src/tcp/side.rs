@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 /// A client or an upstream.
 pub(crate) enum Side {
     Plain(TcpStream),
-    Client(Box<TlsStream<TcpStream>>),
+    Client(TlsStream<TcpStream>),
     Upstream(Box<UpstreamTlsStream<TcpStream>>),
 }
 

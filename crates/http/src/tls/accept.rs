@@ -120,5 +120,5 @@ where
     io.lift();
     let info = TlsInfo::new(connection, name.as_deref(), current.chooser);
     metrics.done(&info, begin.elapsed());
-    Ok((TlsStream(stream), info))
+    Ok((TlsStream(Box::new(stream)), info))
 }

@@ -12,5 +12,6 @@ mod pool_h2;
 mod proxy_protocol;
 mod support;
 mod tls;
+mod tls_hazards;
 mod tls_reload;
 mod upstream_tls;

@@ -4,7 +4,6 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use mainstay_http::tls::{CertificatePair, ClientCertificates, ServerOptions, ServerTls, UnknownName};
 use mainstay_http::{ListenerOptions, Settings};
@@ -20,7 +19,11 @@ pub(crate) fn serving(certificates: &[CertificatePair], options: ServerOptions) 
     serving_with(&Settings::default(), certificates, options)
 }
 
-fn serving_with(settings: &Settings, certificates: &[CertificatePair], options: ServerOptions) -> Running {
+pub(crate) fn serving_with(
+    settings: &Settings,
+    certificates: &[CertificatePair],
+    options: ServerOptions,
+) -> Running {
     let tls = ServerTls::new(certificates, options).unwrap();
     Running::with_options(settings, ListenerOptions { tls: Some(tls), proxy_protocol: None })
 }
@@ -64,7 +67,11 @@ impl Client {
         self.connect_over(socket(server), name)
     }
 
-    fn connect_over<T: Read + Write>(&self, mut socket: T, name: &str) -> io::Result<Connected<T>> {
+    pub(crate) fn connect_over<T: Read + Write>(
+        &self,
+        mut socket: T,
+        name: &str,
+    ) -> io::Result<Connected<T>> {
         let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
         let mut connection = ClientConnection::new(Arc::new(self.config.clone()), name).unwrap();
         while connection.is_handshaking() {
@@ -81,7 +88,7 @@ impl Client {
 
 pub(crate) type Connected<T = TcpStream> = StreamOwned<ClientConnection, T>;
 
-fn socket(server: &Running) -> TcpStream {
+pub(crate) fn socket(server: &Running) -> TcpStream {
     let socket = TcpStream::connect(server.address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -250,77 +257,6 @@ fn clients_show_certificates_where_they_must_and_where_they_may() {
     }
 }
 
-/// Writes every byte by itself.
-struct Trickle(TcpStream);
-
-impl Read for Trickle {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl Write for Trickle {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(&bytes[..bytes.len().min(1)])
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[test]
-fn a_hello_in_segments_of_one_byte_is_understood() {
-    let authority = Authority::new("a");
-    let server = serving(&[authority.issue(&["a.test"])], ServerOptions::default());
-    let mut stream = Client::of(&authority).connect_over(Trickle(socket(&server)), "a.test").unwrap();
-    assert!(ask(&mut stream, "a.test", "/tls").unwrap().contains("TLSv1.3"));
-}
-
-#[test]
-fn a_slow_handshake_is_cut_off_by_its_deadline() {
-    let authority = Authority::new("a");
-    let mut settings = Settings::default();
-    settings.timeouts.handshake = Duration::from_millis(300);
-    let server = serving_with(&settings, &[authority.issue(&["a.test"])], ServerOptions::default());
-    let begin = Instant::now();
-    let mut silent = socket(&server);
-    let mut halted = socket(&server);
-    halted.write_all(&[22, 3, 1, 2, 0, 1, 0, 1]).unwrap();
-    for socket in [&mut silent, &mut halted] {
-        assert_eq!(socket.read(&mut [0]).unwrap_or(0), 0);
-    }
-    assert!(begin.elapsed() < PATIENCE);
-    eventually("both are counted", || {
-        server.metric("http_tls_handshake_failures_total{reason=\"timed out\"}") == "2"
-    });
-}
-
-#[test]
-fn what_is_no_handshake_or_too_large_a_one_is_cut_off() {
-    let authority = Authority::new("a");
-    let server = serving(&[authority.issue(&["a.test"])], ServerOptions::default());
-    let mut plain = socket(&server);
-    plain.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
-    let mut answer = Vec::new();
-    let _ = plain.read_to_end(&mut answer);
-    assert!(answer.first().is_none_or(|first| *first == 21), "an alert, or nothing: {answer:?}");
-    // A hello of 64 KiB, in many records.
-    let mut large = socket(&server);
-    let message = [&[1, 0, 0xff, 0xff][..], &vec![3; 0xffff]].concat();
-    for piece in message.chunks(1000) {
-        let record = [&[22, 3, 1][..], &(piece.len() as u16).to_be_bytes(), piece].concat();
-        if large.write_all(&record).is_err() {
-            break;
-        }
-    }
-    let _ = large.read(&mut [0; 100]);
-    eventually("both are counted", || {
-        let of = |reason| server.metric(&format!("http_tls_handshake_failures_total{{reason=\"{reason}\"}}"));
-        of("no TLS") == "1" && of("too large") == "1"
-    });
-}
-
 #[test]
 fn large_responses_and_uploads_pass_whole_over_tls() {
     let authority = Authority::new("a");
@@ -389,52 +325,6 @@ fn h2_is_agreed_on_by_alpn() {
     let mut client = Client::of(&authority);
     client.config.alpn_protocols = vec![b"gopher".to_vec()];
     assert!(client.connect(&server, "a.test").unwrap_err().to_string().contains("NoApplicationProtocol"));
-}
-
-#[test]
-fn a_draining_server_waits_for_handshakes_a_moment_and_no_longer() {
-    let authority = Authority::new("a");
-    let mut settings = Settings::default();
-    settings.timeouts.drain_idle = Duration::from_millis(200);
-    let mut server = serving_with(&settings, &[authority.issue(&["a.test"])], ServerOptions::default());
-    let mut waiting = socket(&server);
-    eventually("it is accepted", || server.metric("http_connections_open") == "1");
-    server.shutdown.drain();
-    server.join();
-    assert_eq!(waiting.read(&mut [0]).unwrap_or(0), 0);
-    assert_eq!(server.metric("http_tls_handshake_failures_total{reason=\"server stops\"}"), "1");
-}
-
-#[test]
-fn connections_without_a_handshake_make_room_for_others() {
-    let authority = Authority::new("a");
-    let mut settings = Settings::default();
-    settings.limits.connections = 3;
-    let server = serving_with(&settings, &[authority.issue(&["a.test"])], ServerOptions::default());
-    let silent: Vec<TcpStream> = (0..20).map(|_| socket(&server)).collect();
-    assert!(Client::of(&authority).ask(&server, "a.test").unwrap().contains("TLSv1.3"));
-    drop(silent);
-}
-
-#[test]
-fn a_client_cannot_shake_hands_again() {
-    let authority = Authority::new("a");
-    // OpenSSL waits for an answer that does not come: the server ends that.
-    let mut settings = Settings::default();
-    settings.timeouts.head = Duration::from_millis(500);
-    let server = serving_with(&settings, &[authority.issue(&["a.test"])], ServerOptions::default());
-    let connect = server.address.to_string();
-    let child = Command::new("openssl")
-        .args(["s_client", "-connect", &connect, "-servername", "a.test", "-tls1_2"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let Ok(mut child) = child else { return };
-    child.stdin.take().unwrap().write_all(b"R\n").unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("RENEGOTIATING") && said.contains("no renegotiation"), "{said}");
 }
 
 /// Runs a program; `None` where it is not installed.
