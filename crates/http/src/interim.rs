@@ -8,33 +8,50 @@ use http::{HeaderMap, StatusCode};
 /// Interim responses to one request at most.
 pub(crate) const MOST_INTERIM: usize = 16;
 
-type Send = dyn Fn(StatusCode, HeaderMap);
+/// A connection or a stream that can send interim responses.
+pub(crate) trait InterimWay {
+    /// Sends one for this request, if it is still the current one and nothing of its final response was sent.
+    fn send_interim(&self, request: u64, status: StatusCode, headers: &HeaderMap);
+}
 
 /// Passes interim responses to the client while its request is worked on: 103 Early Hints, 102 Processing, and the 100
 /// of an upstream that was asked to `Expect`. Clones are the same way to the same client. The default leads nowhere.
 #[derive(Clone, Default)]
-pub struct Interim(Option<Rc<Way>>);
-
-struct Way {
-    left: Cell<usize>,
-    send: Box<Send>,
-}
+pub struct Interim(Option<(Rc<dyn InterimWay>, u64)>);
 
 impl Interim {
-    /// A way to a client, for the engine and for services that stand between it and another service.
-    pub fn new(send: impl Fn(StatusCode, HeaderMap) + 'static) -> Self {
-        Self(Some(Rc::new(Way { left: Cell::new(MOST_INTERIM), send: Box::new(send) })))
+    /// A way that calls this for each, at most 16 times.
+    pub fn new(send: impl Fn(StatusCode, &HeaderMap) + 'static) -> Self {
+        Self::along(Rc::new(Called { left: Cell::new(MOST_INTERIM), send }), 0)
+    }
+
+    pub(crate) fn along(way: Rc<dyn InterimWay>, request: u64) -> Self {
+        Self(Some((way, request)))
     }
 
     /// Sends one. Ignored without harm: what is no interim status or 101, what comes after the final response began,
     /// what comes after the 16th, and everything to clients of HTTP/1.0, which know no interim responses.
-    pub fn send(&self, status: StatusCode, headers: HeaderMap) {
-        let Some(way) = &self.0 else { return };
-        if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS || way.left.get() == 0 {
-            return;
+    pub fn send(&self, status: StatusCode, headers: &HeaderMap) {
+        if let Some((way, request)) = &self.0
+            && status.is_informational()
+            && status != StatusCode::SWITCHING_PROTOCOLS
+        {
+            way.send_interim(*request, status, headers);
         }
-        way.left.set(way.left.get() - 1);
-        (way.send)(status, headers);
+    }
+}
+
+struct Called<F> {
+    left: Cell<usize>,
+    send: F,
+}
+
+impl<F: Fn(StatusCode, &HeaderMap)> InterimWay for Called<F> {
+    fn send_interim(&self, _request: u64, status: StatusCode, headers: &HeaderMap) {
+        if let Some(left) = self.left.get().checked_sub(1) {
+            self.left.set(left);
+            (self.send)(status, headers);
+        }
     }
 }
 
@@ -53,11 +70,11 @@ mod tests {
         let counted = Rc::clone(&count);
         let interim = Interim::new(move |_, _| counted.set(counted.get() + 1));
         for status in [StatusCode::OK, StatusCode::SWITCHING_PROTOCOLS, StatusCode::NOT_FOUND] {
-            interim.send(status, HeaderMap::new());
+            interim.send(status, &HeaderMap::new());
         }
         assert_eq!(count.get(), 0);
         for _ in 0..100 {
-            interim.send(StatusCode::EARLY_HINTS, HeaderMap::new());
+            interim.send(StatusCode::EARLY_HINTS, &HeaderMap::new());
         }
         assert_eq!(count.get(), MOST_INTERIM);
     }

@@ -20,6 +20,7 @@ mod rewound;
 mod shutdown;
 mod transport;
 mod watch;
+mod websocket;
 
 pub mod access_log;
 pub mod admin;

@@ -22,7 +22,7 @@ pub struct Request {
     pub uri: Uri,
     /// The version that the client spoke.
     pub version: Version,
-    /// The header fields, hop-by-hop ones removed by the engine.
+    /// The header fields, hop-by-hop ones removed by the engine, except for `TE: trailers`.
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
@@ -34,7 +34,8 @@ pub struct Request {
     pub tls: Option<Rc<TlsInfo>>,
     /// The host that the request is for: `:authority`, absolute-form or `Host`, lower case, without port.
     pub host: Option<String>,
-    /// Set when the client asks to leave HTTP/1.1 for another protocol (`Upgrade: websocket`).
+    /// Set when the client asks to leave HTTP for another protocol: `Upgrade: websocket` in HTTP/1.1, extended CONNECT
+    /// in h2 (RFC 8441), where the method reads GET here too.
     pub upgrade: Option<UpgradeRequest>,
     /// The way for interim responses (1xx) to the client.
     pub interim: Interim,
@@ -54,7 +55,7 @@ pub struct UpgradeRequest {
     pub protocol: String,
 }
 
-/// A response. A service that answers 101 puts a [`Body::Upgrade`] in it.
+/// A response. A service that answers 101 puts a [`Body::Upgrade`] in it; an h2 client gets 200 in its place.
 pub type Response = http::Response<Body>;
 
 /// What answers requests on one worker thread. Nothing of it crosses threads, so it needs neither `Send` nor locks.

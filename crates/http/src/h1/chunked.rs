@@ -2,6 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING};
 
 use super::fields;
 use super::lines::{HeadScanner, Scan};
@@ -12,6 +13,8 @@ const LINE_BYTES: usize = 128;
 const EXTENSION_BYTES: usize = 4096;
 /// Bytes of all trailer fields.
 const TRAILER_BYTES: usize = 8 * 1024;
+/// Fields that say where a message ends or whom it is for.
+const FRAMING: [HeaderName; 4] = [CONTENT_LENGTH, TRANSFER_ENCODING, HOST, CONNECTION];
 /// Trailer fields.
 const TRAILER_FIELDS: usize = 32;
 
@@ -162,11 +165,11 @@ fn trailers(scanner: &mut HeadScanner, bytes: &[u8]) -> Result<Option<(HeaderMap
         Ok(httparse::Status::Complete((length, found))) if length == end => {
             let block = Bytes::copy_from_slice(&bytes[..end]);
             let map = fields::to_map(found, bytes, &block).ok_or("malformed trailers")?;
-            if map.keys().all(fields::allowed_in_trailers) {
-                Ok(Some((map, end)))
-            } else {
-                Err("forbidden field in trailers")
+            // What would frame or route the message was put there to deceive; the rest is dropped.
+            if map.keys().any(|name| FRAMING.contains(name)) {
+                return Err("forbidden field in trailers");
             }
+            Ok(Some((fields::allowed_trailers(map), end)))
         }
         Err(httparse::Error::TooManyHeaders) => Err("too many trailers"),
         _ => Err("malformed trailers"),

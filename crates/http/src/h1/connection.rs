@@ -10,14 +10,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio_util::io::poll_read_buf;
 
 use super::body::{Incoming, Taken};
 use super::head::{self, Rejection, RequestHead};
 use super::lines::{HeadScanner, LineError, Scan};
 use super::outgoing::Outgoing;
+use super::respond;
 use crate::BodyError;
+use crate::interim::InterimWay;
 use crate::settings::Limits;
 use crate::transport::Transport;
 use crate::watch::{NEVER, Pace, Watch};
@@ -59,6 +61,8 @@ pub(crate) struct Output {
     pub(crate) waiting: Outgoing,
     /// The head of the response to the current request was written.
     pub(crate) responding: bool,
+    /// Interim responses that the current request may still get.
+    pub(crate) interim_left: usize,
     pace: Pace,
 }
 
@@ -86,6 +90,7 @@ impl<T: Transport> Connection<T> {
         let output = Output {
             waiting: Outgoing::default(),
             responding: false,
+            interim_left: 0,
             pace: Pace::new(settings.timeouts.write, rate),
         };
         Rc::new(Self {
@@ -396,6 +401,21 @@ impl<T: Transport> Connection<T> {
                 }
             }
         }
+    }
+}
+
+impl<T: Transport> InterimWay for Connection<T> {
+    fn send_interim(&self, request: u64, status: StatusCode, headers: &HeaderMap) {
+        let mut output = self.output.borrow_mut();
+        if self.request.get() != request || output.responding || output.interim_left == 0 {
+            return;
+        }
+        // A client that does not wait for 100, or has it, needs none.
+        if status == StatusCode::CONTINUE && !std::mem::take(&mut self.input.borrow_mut().awaits_continue) {
+            return;
+        }
+        output.interim_left -= 1;
+        respond::put_interim(&mut output.waiting.buffer, status, headers);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Header fields that frame a message or belong to one connection, read so that only one reading is possible.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, Version};
 
 /// How a body is delimited.
@@ -143,6 +143,16 @@ pub fn take_hop_by_hop(headers: &mut HeaderMap) -> Result<Options, ConnectionErr
     Ok(options)
 }
 
+/// Whether `TE` says that trailers are understood (RFC 9110, 10.1.4). What else it says is of this connection only.
+pub(crate) fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(TE).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    })
+}
+
 /// Removes the fields that are known to belong to one connection only.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     // Most messages have one of them or none: looking at each field once is cheaper than looking for each name.
@@ -200,6 +210,15 @@ pub fn allowed_in_trailers(name: &HeaderName) -> bool {
         "upgrade",
     ];
     FORBIDDEN.binary_search(&name.as_str()).is_err()
+}
+
+/// Trailers without what may not stand there (RFC 9110, 6.5.1).
+pub(crate) fn allowed_trailers(mut trailers: HeaderMap) -> HeaderMap {
+    let forbidden: Vec<_> = trailers.keys().filter(|name| !allowed_in_trailers(name)).cloned().collect();
+    for name in forbidden {
+        trailers.remove(name);
+    }
+    trailers
 }
 
 /// Turns what httparse found into a map whose values share `block`, the bytes they were found in.

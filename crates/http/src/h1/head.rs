@@ -1,8 +1,8 @@
 //! Parses the head of a request. Whatever two servers could read in two ways is refused (RFC 9112, 3 and 11.2).
 
 use bytes::Bytes;
-use http::header::{EXPECT, HOST, UPGRADE};
-use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use http::header::{EXPECT, HOST, TE, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::fields::{self, Framing};
 use crate::settings::Limits;
@@ -97,12 +97,16 @@ pub fn parse(head: &[u8], limits: &Limits) -> Result<RequestHead, Rejection> {
     }
     let expects_continue = expectation(&headers, version)?;
     let wanted = headers.get(UPGRADE).cloned();
+    let takes_trailers = fields::takes_trailers(&headers);
     let options = fields::take_hop_by_hop(&mut headers).map_err(|error| {
         Rejection::bad(match error {
             fields::ConnectionError::NotAToken => "malformed Connection",
             fields::ConnectionError::NamesEssentialField => "Connection names an essential field",
         })
     })?;
+    if takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
     let upgrade = wanted
         .filter(|_| options.upgrade && version == Version::HTTP_11 && framing == Framing::Length(0))
         .and_then(|value| value.to_str().ok().map(str::to_owned))

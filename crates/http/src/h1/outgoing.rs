@@ -52,6 +52,15 @@ impl Outgoing {
         }
     }
 
+    /// Adds a piece whatever waits: behind a full buffer, it is copied.
+    pub(crate) fn push_later(&mut self, piece: Bytes) {
+        if self.is_full() {
+            self.buffer.extend_from_slice(&piece);
+        } else {
+            self.push(piece, b"");
+        }
+    }
+
     /// Writes everything; answers how many bytes went out in this call.
     pub(crate) fn poll_flush<T: AsyncWrite + Unpin>(
         &mut self,

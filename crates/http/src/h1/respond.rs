@@ -124,6 +124,17 @@ pub(crate) fn put_head(
     out.extend_from_slice(b"\r\n");
 }
 
+/// Writes an interim response.
+pub(crate) fn put_interim(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap) {
+    put_status(out, status);
+    for (name, value) in headers {
+        if !hop_by_hop(name) {
+            put_field(out, name, value);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Writes the engine's own answer to a request that it refuses; the connection closes after it.
 pub(crate) fn put_refusal(out: &mut Vec<u8>, status: StatusCode, reason: &str, date: &HttpDate) {
     put_status(out, status);

@@ -16,6 +16,7 @@ use super::connection::{Connection, Next, linger_bytes};
 use super::head::{Rejection, RequestHead};
 use super::respond::{self, Delimiter, Persistence};
 use crate::body::read_piece;
+use crate::interim::MOST_INTERIM;
 use crate::message::{BodyStream, Peer, UpgradeTask};
 use crate::rewound::Rewound;
 use crate::transport::Transport;
@@ -120,7 +121,11 @@ async fn exchange<T: Transport, S: Service>(
         keep_alive: head.keep_alive,
         upgrade: head.upgrade.clone(),
     };
-    connection.output.borrow_mut().responding = false;
+    {
+        let mut output = connection.output.borrow_mut();
+        output.responding = false;
+        output.interim_left = if head.version == Version::HTTP_10 { 0 } else { MOST_INTERIM };
+    }
     let request = Request {
         method: head.method,
         uri: head.uri,
@@ -132,7 +137,7 @@ async fn exchange<T: Transport, S: Service>(
         tls: peer.tls.clone(),
         host: head.host,
         upgrade: head.upgrade.map(|protocol| UpgradeRequest { protocol }),
-        interim: Interim::default(),
+        interim: Interim::along(Rc::<Connection<T>>::clone(connection), connection.request.get()),
     };
     let _in_flight = InFlight::new(&connection.worker);
     let response = {

@@ -32,10 +32,6 @@ struct Waiting {
 }
 
 impl Files {
-    pub(crate) fn has(&self, stream: u32) -> bool {
-        self.0.contains_key(&stream)
-    }
-
     /// The next part of a stream's file; shorter than asked for only if the file's range is at its end.
     pub(crate) fn take(&mut self, stream: u32, length: u64) -> Option<FileRange> {
         let waiting = self.0.get_mut(&stream)?;

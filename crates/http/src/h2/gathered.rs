@@ -178,43 +178,48 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    pub(crate) fn put(&mut self, mut bytes: &[u8], files: &mut Files, out: &mut Gathered) {
-        while !bytes.is_empty() {
+    pub(crate) fn put(&mut self, bytes: &[u8], files: &mut Files, out: &mut Gathered) {
+        // What lies between two files is copied at once.
+        let (mut from, mut at) = (0, 0);
+        while at < bytes.len() {
             if self.payload_left > 0 {
-                let (payload, rest) = bytes.split_at(self.payload_left.min(bytes.len()));
-                self.payload_left -= payload.len();
-                if !self.replaced {
-                    out.copy(payload);
+                let step = self.payload_left.min(bytes.len() - at);
+                self.payload_left -= step;
+                at += step;
+                if self.replaced {
+                    from = at;
                 }
-                bytes = rest;
                 continue;
             }
-            let (part, rest) = bytes.split_at((FRAME_HEAD - self.have).min(bytes.len()));
-            self.head[self.have..self.have + part.len()].copy_from_slice(part);
-            self.have += part.len();
-            out.copy(part);
-            bytes = rest;
+            let step = (FRAME_HEAD - self.have).min(bytes.len() - at);
+            self.head[self.have..self.have + step].copy_from_slice(&bytes[at..at + step]);
+            self.have += step;
+            at += step;
             if self.have == FRAME_HEAD {
                 self.have = 0;
-                self.begin_payload(files, out);
+                let part = self.begin_payload(files);
+                self.replaced = part.is_some();
+                if let Some(part) = part {
+                    out.copy(&bytes[from..at]);
+                    out.put_file(part);
+                    from = at;
+                }
             }
+        }
+        if from < bytes.len() {
+            out.copy(&bytes[from..]);
         }
     }
 
-    fn begin_payload(&mut self, files: &mut Files, out: &mut Gathered) {
+    /// The part of a file that belongs into the frame whose head is complete.
+    fn begin_payload(&mut self, files: &mut Files) -> Option<FileRange> {
         const DATA: u8 = 0;
         let [a, b, c, kind, _, stream @ ..] = self.head;
         self.payload_left = u32::from_be_bytes([0, a, b, c]) as usize;
-        self.replaced = false;
-        let stream = u32::from_be_bytes(stream);
-        if kind == DATA
-            && self.payload_left > 0
-            && files.has(stream)
-            && let Some(part) = files.take(stream, self.payload_left as u64)
-        {
-            self.replaced = true;
-            out.put_file(part);
+        if kind != DATA || self.payload_left == 0 {
+            return None;
         }
+        files.take(u32::from_be_bytes(stream), self.payload_left as u64)
     }
 }
 

@@ -3,8 +3,10 @@
 //! Requests that are answered at once (small files, redirects) are answered in the connection's own task, all those of
 //! one read together, and go out in one write. Only those that have to wait get a task of their own.
 
+mod body;
 mod files;
 mod gathered;
+mod interim;
 mod meter;
 mod request;
 mod stream;
@@ -55,7 +57,8 @@ pub(crate) async fn serve<T: Transport, S: Service>(
         .initial_connection_window_size(settings.h2.connection_window)
         .max_send_buffer_size(settings.h2.send_buffer)
         .max_local_error_reset_streams(Some(LOCAL_RESETS))
-        .max_pending_accept_reset_streams(PENDING_RESETS);
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .enable_connect_protocol();
     watch.read_by.set(clock.after(timeouts.head));
     let mut handshake = std::pin::pin!(builder.handshake(wire.clone()));
     let shaken = poll_fn(|cx| {

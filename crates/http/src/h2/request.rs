@@ -1,17 +1,24 @@
 //! Turns the head of an h2 request into ours, with the same strictness as for HTTP/1.1 (RFC 9113, 8.2 and 8.3).
 
-use http::header::{COOKIE, HOST};
+use h2::ext::Protocol;
+use http::header::{COOKIE, HOST, TE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::h1::fields;
 use crate::h1::head::{Rejection, host_name};
 use crate::settings::Limits;
+use crate::websocket;
 
 /// Checks what the `h2` crate does not; answers the host asked for.
 pub(crate) fn check(head: &mut Parts, limits: &Limits) -> Result<Option<String>, Rejection> {
     if head.method == Method::CONNECT {
-        return Err(Rejection { status: StatusCode::NOT_IMPLEMENTED, reason: "CONNECT" });
+        // RFC 8441 makes it a request for another protocol, of which we know one.
+        let protocol = head.extensions.get::<Protocol>().map(Protocol::as_str);
+        if !protocol.is_some_and(websocket::is_asked_for) {
+            return Err(Rejection { status: StatusCode::NOT_IMPLEMENTED, reason: "CONNECT" });
+        }
+        head.method = Method::GET;
     }
     if head.headers.len() > limits.headers {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
@@ -41,7 +48,11 @@ pub(crate) fn check(head: &mut Parts, limits: &Limits) -> Result<Option<String>,
         }
     }
     join_cookies(&mut head.headers);
+    let takes_trailers = fields::takes_trailers(&head.headers);
     fields::remove_hop_by_hop(&mut head.headers);
+    if takes_trailers {
+        head.headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
     Ok(host)
 }
 

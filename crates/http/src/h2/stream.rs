@@ -1,41 +1,42 @@
 //! One request and its response on an h2 connection.
 
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::Poll;
 
 use bytes::Bytes;
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderMap, HeaderValue, Version};
+use http::header::{CONTENT_LENGTH, DATE, EXPECT};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 
+use super::body::{Patience, StreamBody};
 use super::files::{FileWire, Lent, stand_in};
+use super::interim::Responder;
 use super::request;
+use super::tunnel::Tunnel;
 use super::wire::Wire;
 use crate::body::{into_stream, read_piece};
 use crate::h1::fields;
 use crate::h1::head::Rejection;
 use crate::h1::respond::{self, Delimiter, hop_by_hop};
 use crate::message::{BodyStream, Peer};
-use crate::pool::Deadline;
 use crate::transport::Transport;
-use crate::watch::{NEVER, Pace};
+use crate::websocket;
 use crate::worker::{InFlight, Worker};
-use crate::{Body, BodyError, FileRange, Interim, Request, Response, Service};
+use crate::{Body, FileRange, Interim, Request, Response, Service, UpgradeRequest};
 
 /// Bytes for which capacity is asked at once.
-const PIECE_BYTES: usize = 64 * 1024;
+pub(super) const PIECE_BYTES: usize = 64 * 1024;
 /// Files up to this size are read and handed over at once.
 const SMALL_FILE_BYTES: u64 = 32 * 1024;
 
 /// Answers one request.
 pub(crate) async fn answer<T: Transport, S: Service>(
     request: http::Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    respond: SendResponse<Bytes>,
     wire: Wire<T>,
     peer: Peer,
     worker: Rc<Worker>,
@@ -44,24 +45,31 @@ pub(crate) async fn answer<T: Transport, S: Service>(
     let (mut head, body) = request.into_parts();
     let host = match request::check(&mut head, &worker.settings.limits) {
         Ok(host) => host,
-        Err(rejection) => return refuse(&mut respond, &worker, rejection),
+        Err(rejection) => return refuse(&Responder::new(respond, false), &worker, rejection),
     };
-    let _in_flight = InFlight::new(&worker);
+    let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
+    let respond = Rc::new(Responder::new(respond, expects));
+    let in_flight = InFlight::new(&worker);
     let method = head.method.clone();
     let told = head.headers.get(CONTENT_LENGTH);
     let length = told.and_then(|value| fields::content_length(value.as_bytes()).ok());
+    let protocol = head.extensions.get::<Protocol>().map(|protocol| protocol.as_str().to_owned());
+    let (body, tunnel) = match protocol {
+        Some(_) => (Body::Empty, Some(body)),
+        None => (StreamBody::of(body, length, &worker, &respond), None),
+    };
     let request = Request {
         method: head.method,
         uri: head.uri,
         version: Version::HTTP_2,
         headers: head.headers,
-        body: StreamBody::of(body, length, &worker),
+        body,
         peer: peer.address,
         local: peer.local,
         tls: peer.tls,
         host,
-        upgrade: None,
-        interim: Interim::default(),
+        upgrade: protocol.map(|protocol| UpgradeRequest { protocol }),
+        interim: Interim::along(Rc::<Responder>::clone(&respond), 0),
     };
     let response = {
         let mut answer = pin!(service.call(request));
@@ -72,17 +80,22 @@ pub(crate) async fn answer<T: Transport, S: Service>(
         })
         .await
     };
-    if let Some(response) = response {
-        send(&mut respond, &wire, &worker, &method, response).await;
+    let Some(response) = response else { return };
+    if let Some(task) = send(&respond, &wire, &worker, &method, response, tunnel).await {
+        drop(in_flight);
+        task.await;
     }
 }
 
-fn refuse(respond: &mut SendResponse<Bytes>, worker: &Worker, rejection: Rejection) {
+/// What runs on a stream that left HTTP.
+type Tunnelling = Pin<Box<dyn Future<Output = ()>>>;
+
+fn refuse(respond: &Responder, worker: &Worker, rejection: Rejection) {
     worker.metrics.protocol_error(rejection.reason);
     let mut response = http::Response::new(());
     *response.status_mut() = rejection.status;
     put_date(response.headers_mut(), worker);
-    if let Ok(mut stream) = respond.send_response(response, false) {
+    if let Ok(mut stream) = respond.respond(response, false) {
         // The client may be gone; then no one is left to tell.
         let _ = stream.send_data(Bytes::from(format!("{}\n", rejection.reason)), true);
     }
@@ -97,29 +110,38 @@ fn put_date(headers: &mut HeaderMap, worker: &Worker) {
 }
 
 async fn send(
-    respond: &mut SendResponse<Bytes>,
+    respond: &Responder,
     wire: &dyn FileWire,
     worker: &Rc<Worker>,
     method: &http::Method,
     mut response: Response,
-) {
-    respond::repair(&mut response, false);
+    tunnel: Option<RecvStream>,
+) -> Option<Tunnelling> {
+    respond::repair(&mut response, tunnel.is_some());
     let (mut head, body) = response.into_parts();
+    if let (StatusCode::SWITCHING_PROTOCOLS, Body::Upgrade(_), Some(_)) = (head.status, &body, &tunnel) {
+        // The stream's 200 says what a connection's 101 says, and without the proof (RFC 8441, 5).
+        head.status = StatusCode::OK;
+        head.headers.remove(websocket::ACCEPT);
+        put_head_fields(&mut head.headers, None, worker);
+        head.version = Version::HTTP_2;
+        let stream = respond.respond(http::Response::from_parts(head, ()), false).ok()?;
+        let (Body::Upgrade(task), Some(receive)) = (body, tunnel) else { return None };
+        return Some(task(Box::new(Tunnel::new(stream, receive))));
+    }
+    drop(tunnel);
     let delimiter =
         respond::delimiter(method, Version::HTTP_11, head.status, &head.headers, body.length(), false);
-    let connection_fields: Vec<_> = head.headers.keys().filter(|name| hop_by_hop(name)).cloned().collect();
-    for name in connection_fields {
-        head.headers.remove(name);
-    }
-    if let Delimiter::Length(length) | Delimiter::None { told: Some(length) } = delimiter {
-        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    put_date(&mut head.headers, worker);
+    let length = match delimiter {
+        Delimiter::Length(length) | Delimiter::None { told: Some(length) } => Some(length),
+        _ => None,
+    };
+    put_head_fields(&mut head.headers, length, worker);
     let bare = matches!(delimiter, Delimiter::None { .. } | Delimiter::Length(0));
     head.version = Version::HTTP_2;
-    let Ok(mut stream) = respond.send_response(http::Response::from_parts(head, ()), bare) else { return };
+    let mut stream = respond.respond(http::Response::from_parts(head, ()), bare).ok()?;
     if bare {
-        return;
+        return None;
     }
     let sent = match body {
         Body::Full(bytes) => stream.send_data(bytes, true).map_err(|_| Broken::Client),
@@ -137,11 +159,24 @@ async fn send(
             Broken::Body => Reason::INTERNAL_ERROR,
         });
     }
+    None
+}
+
+/// Leaves out what belongs to a connection of HTTP/1.1, and adds what the engine alone says.
+fn put_head_fields(headers: &mut HeaderMap, length: Option<u64>, worker: &Worker) {
+    let connection_fields: Vec<_> = headers.keys().filter(|name| hop_by_hop(name)).cloned().collect();
+    for name in connection_fields {
+        headers.remove(name);
+    }
+    if let Some(length) = length {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    put_date(headers, worker);
 }
 
 /// Whose fault it is that a response broke off.
 #[derive(Debug)]
-enum Broken {
+pub(super) enum Broken {
     Client,
     Body,
 }
@@ -220,146 +255,9 @@ async fn send_stream(
     }
     stream.reserve_capacity(0);
     match body.trailers() {
-        Some(mut trailers) => {
-            let forbidden: Vec<_> =
-                trailers.keys().filter(|name| !fields::allowed_in_trailers(name)).cloned().collect();
-            for name in forbidden {
-                trailers.remove(name);
-            }
-            stream.send_trailers(trailers).map_err(|_| Broken::Client)
+        Some(trailers) => {
+            stream.send_trailers(fields::allowed_trailers(trailers)).map_err(|_| Broken::Client)
         }
         None => stream.send_data(Bytes::new(), true).map_err(|_| Broken::Client),
-    }
-}
-
-/// How long a client may still take, under the same minimum rate as for HTTP/1.1.
-struct Patience {
-    worker: Rc<Worker>,
-    pace: Pace,
-    until_ms: Cell<u64>,
-    deadline: Option<Deadline>,
-}
-
-impl Patience {
-    fn new(worker: &Rc<Worker>, full: Duration) -> Self {
-        let pace = Pace::new(full, worker.settings.limits.minimum_rate);
-        Self { worker: Rc::clone(worker), pace, until_ms: Cell::new(NEVER), deadline: None }
-    }
-
-    fn moved(&mut self, bytes: usize) {
-        self.pace.moved(bytes, &self.until_ms, self.worker.watches.clock.now_ms());
-    }
-
-    /// Ready when the client took too long. To be asked whenever there is nothing to do but to wait.
-    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let now = self.worker.watches.clock.now_ms();
-        self.pace.wait(&self.until_ms, now);
-        let left = Duration::from_millis(self.until_ms.get().saturating_sub(now));
-        let deadline = self.deadline.get_or_insert_with(|| Deadline::new(left));
-        deadline.set(left);
-        deadline.poll(cx)
-    }
-
-    /// Waits until at least a byte may be sent; answers how many may.
-    fn poll_room(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: &mut SendStream<Bytes>,
-        wanted: usize,
-    ) -> Poll<Result<usize, Broken>> {
-        stream.reserve_capacity(wanted.min(PIECE_BYTES));
-        loop {
-            let room = stream.capacity();
-            if room > 0 {
-                self.moved(room);
-                return Poll::Ready(Ok(room));
-            }
-            match stream.poll_capacity(cx) {
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(_) => return Poll::Ready(Err(Broken::Client)),
-                Poll::Pending => break,
-            }
-        }
-        ready!(self.poll_lost(cx));
-        self.worker.metrics.protocol_error("response not taken");
-        Poll::Ready(Err(Broken::Client))
-    }
-}
-
-/// The body of an h2 request. The client's window opens as the service reads.
-struct StreamBody {
-    stream: RecvStream,
-    worker: Rc<Worker>,
-    received: u64,
-    length: Option<u64>,
-    trailers: Option<HeaderMap>,
-    ended: bool,
-    patience: Patience,
-}
-
-impl StreamBody {
-    fn of(stream: RecvStream, length: Option<u64>, worker: &Rc<Worker>) -> Body {
-        if stream.is_end_stream() {
-            return Body::Empty;
-        }
-        let patience = Patience::new(worker, worker.settings.timeouts.body);
-        let worker = Rc::clone(worker);
-        Body::Stream(Box::new(Self {
-            stream,
-            worker,
-            received: 0,
-            length,
-            trailers: None,
-            ended: false,
-            patience,
-        }))
-    }
-}
-
-impl BodyStream for StreamBody {
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        loop {
-            if self.ended {
-                return Poll::Ready(None);
-            }
-            match self.stream.poll_data(cx) {
-                Poll::Ready(Some(Ok(data))) => {
-                    self.patience.moved(data.len());
-                    if self.stream.flow_control().release_capacity(data.len()).is_err() {
-                        return Poll::Ready(Some(Err(BodyError::Closed)));
-                    }
-                    self.received += data.len() as u64;
-                    let limit = self.worker.settings.limits.body_bytes;
-                    if self.received > limit {
-                        return Poll::Ready(Some(Err(BodyError::TooLarge { limit })));
-                    }
-                    if !data.is_empty() {
-                        return Poll::Ready(Some(Ok(data)));
-                    }
-                }
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(BodyError::Closed))),
-                Poll::Ready(None) => match self.stream.poll_trailers(cx) {
-                    Poll::Ready(Ok(trailers)) => {
-                        self.trailers = trailers;
-                        self.ended = true;
-                    }
-                    Poll::Ready(Err(_)) => return Poll::Ready(Some(Err(BodyError::Closed))),
-                    Poll::Pending => return Poll::Pending,
-                },
-                Poll::Pending => {
-                    ready!(self.patience.poll_lost(cx));
-                    let seconds = self.worker.settings.timeouts.body.as_secs() as u32;
-                    return Poll::Ready(Some(Err(BodyError::TimedOut { seconds })));
-                }
-            }
-        }
-    }
-
-    fn trailers(&mut self) -> Option<HeaderMap> {
-        self.trailers.take()
-    }
-
-    fn remaining(&self) -> Option<u64> {
-        if self.ended { Some(0) } else { self.length.map(|length| length.saturating_sub(self.received)) }
     }
 }

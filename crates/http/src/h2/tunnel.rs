@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes that are framed at once at most.
@@ -17,12 +17,14 @@ pub(crate) struct Tunnel {
     receive: RecvStream,
     /// Received, but not yet read.
     read: Bytes,
+    /// The other side has said its last.
+    ended: bool,
     shut: bool,
 }
 
 impl Tunnel {
     pub(crate) fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
-        Self { send, receive, read: Bytes::new(), shut: false }
+        Self { send, receive, read: Bytes::new(), ended: false, shut: false }
     }
 }
 
@@ -34,7 +36,10 @@ impl AsyncRead for Tunnel {
     ) -> Poll<io::Result<()>> {
         while self.read.is_empty() {
             match ready!(self.receive.poll_data(cx)) {
-                None => return Poll::Ready(Ok(())),
+                None => {
+                    self.ended = true;
+                    return Poll::Ready(Ok(()));
+                }
                 Some(data) => self.read = data.map_err(broken)?,
             }
         }
@@ -84,8 +89,9 @@ impl AsyncWrite for Tunnel {
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        if !self.shut || !self.receive.is_end_stream() {
-            self.send.send_reset(Reason::CANCEL);
+        // Like a socket: closed after the other side's end, it ends; closed before, the h2 crate resets it.
+        if self.ended && !self.shut {
+            let _ = self.send.send_data(Bytes::new(), true);
         }
     }
 }

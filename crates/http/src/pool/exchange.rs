@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use http::header::{EXPECT, HOST};
-use http::{HeaderValue, Method, Response as HttpResponse, StatusCode};
+use http::{HeaderValue, Method, Response as HttpResponse, StatusCode, Version};
 use tokio_util::io::poll_read_buf;
 
 use super::body::UpstreamBody;
@@ -18,16 +18,15 @@ use super::{ClientError, Home, PoolSettings, Sent};
 use crate::body::into_stream;
 use crate::h1::answer::{self, Malformed, ResponseFraming, ResponseHead};
 use crate::h1::chunked;
-use crate::h1::fields::Framing;
+use crate::h1::fields::{self, Framing};
 use crate::h1::lines::{HeadScanner, Scan};
 use crate::h1::outgoing::Outgoing;
 use crate::h1::respond::{hop_by_hop, put_decimal, put_field};
+use crate::interim::MOST_INTERIM;
 use crate::message::BodyStream;
 use crate::rewound::Rewound;
-use crate::{Body, Request, Response};
+use crate::{Body, Interim, Request, Response, websocket};
 
-/// Interim responses (1xx) to one request.
-const MOST_INTERIM: usize = 16;
 /// How long a body waits for the upstream's 100, when the client itself waits for one (RFC 9110, 10.1.1).
 pub(crate) const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 /// Room for bytes that are read in one call.
@@ -37,6 +36,11 @@ pub(crate) const READ_BYTES: usize = 16 * 1024;
 pub(crate) struct Outbound {
     method: Method,
     upgrade: bool,
+    /// The challenge of a WebSocket whose client, which speaks h2, made none.
+    made_key: Option<HeaderValue>,
+    /// The client waits for 100 before it sends the body.
+    expects: bool,
+    interim: Interim,
     head: Vec<u8>,
     /// A body in memory, which can be sent again.
     full: bytes::Bytes,
@@ -68,15 +72,31 @@ impl Outbound {
                 put_field(&mut head, &HOST, &host);
             }
         }
+        let expects = request.headers.contains_key(EXPECT)
+            && request.upgrade.is_none()
+            && request.body.length() != Some(0);
         for (name, value) in &request.headers {
             if !hop_by_hop(name) && *name != EXPECT {
                 put_field(&mut head, name, value);
             }
         }
+        if expects {
+            head.extend_from_slice(b"expect: 100-continue\r\n");
+        }
+        let mut made_key = None;
         if let Some(upgrade) = &request.upgrade {
             head.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
             head.extend_from_slice(upgrade.protocol.as_bytes());
             head.extend_from_slice(b"\r\n");
+            let keyless = request.version == Version::HTTP_2 && !request.headers.contains_key(websocket::KEY);
+            if keyless && websocket::is_asked_for(&upgrade.protocol) {
+                made_key = websocket::new_key();
+            }
+            if let Some(key) = &made_key {
+                put_field(&mut head, &websocket::KEY, key);
+            }
+        } else if fields::takes_trailers(&request.headers) {
+            head.extend_from_slice(b"connection: te\r\nte: trailers\r\n");
         }
         let length = request.body.length();
         let may_be_bare =
@@ -102,7 +122,16 @@ impl Outbound {
             left: length.unwrap_or(0),
             touched: false,
         });
-        Self { method: request.method, upgrade: request.upgrade.is_some(), head, full, stream }
+        Self {
+            method: request.method,
+            upgrade: request.upgrade.is_some(),
+            made_key,
+            expects,
+            interim: request.interim,
+            head,
+            full,
+            stream,
+        }
     }
 
     /// Whether the request may be sent once more, after a kept connection turned out to be closed.
@@ -119,6 +148,8 @@ pub(crate) struct Exchange {
     pub(crate) deadline: Deadline,
     pub(crate) settings: PoolSettings,
     output: Outgoing,
+    /// The body waits for 100, or for this; the bytes of a body in memory.
+    held: Option<(Deadline, bytes::Bytes)>,
     scanner: HeadScanner,
     interim: usize,
     sent: usize,
@@ -133,8 +164,12 @@ impl Exchange {
     pub(crate) fn new(io: UpstreamIo, outbound: &Outbound, settings: &PoolSettings) -> Self {
         let mut output = Outgoing::default();
         output.buffer.extend_from_slice(&outbound.head);
-        output.push(outbound.full.clone(), b"");
+        let held = outbound.expects.then(|| (Deadline::new(CONTINUE_PATIENCE), outbound.full.clone()));
+        if held.is_none() {
+            output.push(outbound.full.clone(), b"");
+        }
         Self {
+            held,
             io,
             input: BytesMut::new(),
             deadline: Deadline::new(settings.first_byte),
@@ -166,11 +201,22 @@ impl Exchange {
                     return Poll::Ready(Err(Malformed("101 that no one asked for").into()));
                 }
                 if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+                    if let Some(key) = outbound.made_key.as_ref().filter(|_| head.status.is_informational())
+                        && head.headers.get(websocket::ACCEPT) != websocket::accept(key).as_ref()
+                    {
+                        return Poll::Ready(Err(Malformed("101 for another WebSocket").into()));
+                    }
+                    // A body that was not asked for is not sent, and the connection with it is of no more use.
+                    self.write_ended |= self.held.is_some();
                     return Poll::Ready(Ok(head));
                 }
                 self.interim += 1;
                 if self.interim > MOST_INTERIM {
                     return Poll::Ready(Err(Malformed("too many interim responses").into()));
+                }
+                outbound.interim.send(head.status, &head.headers);
+                if head.status == StatusCode::CONTINUE && self.let_go() {
+                    self.poll_send(cx, &mut outbound.stream)?;
                 }
                 continue;
             }
@@ -221,7 +267,13 @@ impl Exchange {
         stream: &mut Option<OutboundStream>,
     ) -> Result<(), ClientError> {
         while !self.write_ended {
+            if let Some((until, _)) = &mut self.held
+                && until.poll(cx).is_ready()
+            {
+                self.let_go();
+            }
             let starved = match stream {
+                _ if self.held.is_some() => true,
                 Some(body) => match body.poll_fill(cx, &mut self.output)? {
                     Filled::Starved => true,
                     Filled::Enough => false,
@@ -250,6 +302,13 @@ impl Exchange {
         Ok(())
     }
 
+    /// Sends the body that waited. Answers whether one did.
+    fn let_go(&mut self) -> bool {
+        let Some((_, full)) = self.held.take() else { return false };
+        self.output.push_later(full);
+        true
+    }
+
     /// How much of the request the upstream can have seen.
     fn sent(&self, outbound: &Outbound) -> Sent {
         match self.sent {
@@ -261,7 +320,7 @@ impl Exchange {
 
     /// Whether all of the request was written.
     pub(crate) fn is_sent(&self, stream: Option<&OutboundStream>) -> bool {
-        stream.is_none() && self.output.is_empty() && !self.write_ended
+        stream.is_none() && self.held.is_none() && self.output.is_empty() && !self.write_ended
     }
 
     /// Makes the response, whose body keeps the connection until it is complete.

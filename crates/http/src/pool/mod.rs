@@ -12,6 +12,7 @@ mod limit;
 mod shared;
 mod splice;
 mod stream;
+mod stream_body;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

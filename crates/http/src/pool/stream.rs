@@ -19,6 +19,7 @@ use super::exchange::CONTINUE_PATIENCE;
 use super::io::Deadline;
 use super::shared::Place;
 use super::splice::splice;
+use super::stream_body::{Open, StreamResponse};
 use super::{ClientError, Hold, PoolSettings, Sent};
 use crate::body::into_stream;
 use crate::h1::answer::Malformed;
@@ -27,7 +28,7 @@ use crate::h1::respond::hop_by_hop;
 use crate::h2::tunnel::Tunnel;
 use crate::interim::MOST_INTERIM;
 use crate::message::BodyStream;
-use crate::{Body, BodyError, Interim, Request, Response};
+use crate::{Body, Interim, Request, Response, websocket};
 
 /// Bytes for which capacity is asked at once.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -117,7 +118,7 @@ impl Asked {
             *head.method_mut() = Method::CONNECT;
             head.extensions_mut().insert(Protocol::from(protocol.as_str()));
             // HTTP/1.1's proof that the server speaks the protocol has no place here (RFC 8441, 5).
-            head.headers_mut().remove("sec-websocket-key");
+            head.headers_mut().remove(websocket::KEY);
         }
         Some(head)
     }
@@ -147,9 +148,9 @@ pub(super) struct StreamExchange {
     hold_body: Option<Deadline>,
     interim: usize,
     whole: bool,
-    deadline: Deadline,
+    pub(super) deadline: Deadline,
     first_byte: Duration,
-    between_bytes: Duration,
+    pub(super) between_bytes: Duration,
     place: Place,
 }
 
@@ -201,7 +202,7 @@ impl StreamExchange {
             }
             let (mut head, ()) = interim.into_parts();
             remove_connection_fields(&mut head.headers);
-            asked.interim.send(head.status, head.headers);
+            asked.interim.send(head.status, &head.headers);
         }
         if asked.protocol.is_none() {
             self.poll_send(cx, asked)?;
@@ -218,7 +219,7 @@ impl StreamExchange {
     }
 
     /// Sends what it can of the body. Fails only if the client's own body does.
-    fn poll_send(&mut self, cx: &mut Context<'_>, asked: &mut Asked) -> Result<(), ClientError> {
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, asked: &mut Asked) -> Result<(), ClientError> {
         if let Some(until) = &mut self.hold_body {
             if until.poll(cx).is_pending() {
                 return Ok(());
@@ -263,7 +264,7 @@ impl StreamExchange {
                 Poll::Ready(None) if upload.left.is_some_and(|left| left > 0) => return Err(wrong_length()),
                 Poll::Ready(None) => {
                     asked.touched = true;
-                    let ended = match upload.stream.trailers().map(allowed_trailers) {
+                    let ended = match upload.stream.trailers().map(fields::allowed_trailers) {
                         Some(trailers) if !trailers.is_empty() => send.send_trailers(trailers),
                         _ => send.send_data(Bytes::new(), true),
                     };
@@ -321,6 +322,9 @@ impl StreamExchange {
             let mut response = HttpResponse::new(body);
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             *response.headers_mut() = head.headers;
+            if let Some(accept) = asked.headers.get(websocket::KEY).and_then(websocket::accept) {
+                response.headers_mut().insert(websocket::ACCEPT, accept);
+            }
             return response;
         }
         let bodiless = asked.method == Method::HEAD
@@ -329,13 +333,8 @@ impl StreamExchange {
         if !bodiless && !receive.is_end_stream() {
             let told = head.headers.get(CONTENT_LENGTH);
             let left = told.and_then(|value| fields::content_length(value.as_bytes()).ok());
-            *response.body_mut() = Body::Stream(Box::new(StreamResponse {
-                open: Some(Box::new(Open { exchange: self, asked, receive, _hold: hold })),
-                left,
-                trailers: None,
-                waiting: false,
-                failed: false,
-            }));
+            *response.body_mut() =
+                StreamResponse::of(Open { exchange: self, asked, receive, _hold: hold }, left);
         }
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
@@ -351,103 +350,6 @@ fn remove_all_but_length(headers: &mut HeaderMap) {
     }
 }
 
-/// Trailers without what may not stand there (RFC 9110, 6.5.1).
-pub(crate) fn allowed_trailers(mut trailers: HeaderMap) -> HeaderMap {
-    let forbidden: Vec<_> =
-        trailers.keys().filter(|name| !fields::allowed_in_trailers(name)).cloned().collect();
-    for name in forbidden {
-        trailers.remove(name);
-    }
-    trailers
-}
-
 fn wrong_length() -> ClientError {
     ClientError::RequestBody(io::Error::other("the body has not the length that was announced").into())
-}
-
-/// The body of a response, read as it is polled.
-struct StreamResponse {
-    /// Gone when the body is complete or broken. Dropped before, the stream is reset with CANCEL and the connection
-    /// goes on.
-    open: Option<Box<Open>>,
-    left: Option<u64>,
-    trailers: Option<HeaderMap>,
-    waiting: bool,
-    failed: bool,
-}
-
-struct Open {
-    exchange: StreamExchange,
-    asked: Asked,
-    receive: RecvStream,
-    _hold: Hold,
-}
-
-impl StreamResponse {
-    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Bytes, BodyError>>> {
-        self.open = None;
-        self.failed = true;
-        Poll::Ready(Some(Err(error)))
-    }
-}
-
-impl BodyStream for StreamResponse {
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        if self.failed {
-            return Poll::Ready(Some(Err(BodyError::Closed)));
-        }
-        loop {
-            let Some(open) = &mut self.open else { return Poll::Ready(None) };
-            if let Err(ClientError::RequestBody(error)) = open.exchange.poll_send(cx, &mut open.asked) {
-                return self.fail(error);
-            }
-            match open.receive.poll_data(cx) {
-                Poll::Ready(Some(Ok(data))) => {
-                    self.waiting = false;
-                    // A client that takes nothing does not ask for more, and so the window closes.
-                    let _ = open.receive.flow_control().release_capacity(data.len());
-                    if let Some(left) = &mut self.left {
-                        *left = left.saturating_sub(data.len() as u64);
-                    }
-                    if data.is_empty() {
-                        continue;
-                    }
-                    return Poll::Ready(Some(Ok(data)));
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    tracing::debug!(%error, "a response over h2 broke off");
-                    return self.fail(BodyError::Closed);
-                }
-                Poll::Ready(None) => match open.receive.poll_trailers(cx) {
-                    Poll::Ready(Ok(trailers)) => {
-                        self.trailers =
-                            trailers.map(allowed_trailers).filter(|trailers| !trailers.is_empty());
-                        self.open = None;
-                        if self.left.is_some_and(|left| left > 0) {
-                            return self.fail(BodyError::Closed);
-                        }
-                        return Poll::Ready(None);
-                    }
-                    Poll::Ready(Err(_)) => return self.fail(BodyError::Closed),
-                    Poll::Pending => {}
-                },
-                Poll::Pending => {}
-            }
-            let between_bytes = open.exchange.between_bytes;
-            if !self.waiting {
-                self.waiting = true;
-                open.exchange.deadline.set(between_bytes);
-            }
-            ready!(open.exchange.deadline.poll(cx));
-            return self.fail(BodyError::TimedOut { seconds: between_bytes.as_secs() as u32 });
-        }
-    }
-
-    fn trailers(&mut self) -> Option<HeaderMap> {
-        self.trailers.take()
-    }
-
-    fn remaining(&self) -> Option<u64> {
-        self.left
-    }
 }

@@ -217,7 +217,10 @@ fn what_belongs_to_the_connection_does_not_reach_the_service() {
          Keep-Alive: timeout=5\r\nProxy-Authorization: x\r\nProxy-Connection: x\r\nTrailer: x\r\n\
          Upgrade: h2c\r\nHTTP2-Settings: AAA\r\n\r\n",
     );
-    assert!(fields.ends_with("host=Some(\"a.b\") upgrade=false\nhost=A.b:80\nx-kept=2\n"), "{fields}");
+    assert!(
+        fields.ends_with("host=Some(\"a.b\") upgrade=false\nhost=A.b:80\nx-kept=2\nte=trailers\n"),
+        "{fields}"
+    );
 }
 
 #[test]

@@ -292,7 +292,7 @@ fn interim_responses_reach_the_client_and_a_flood_does_not() {
         let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
         let noted = seen.clone();
         let mut asking = get("/");
-        asking.interim = Interim::new(move |status, headers: HeaderMap| {
+        asking.interim = Interim::new(move |status, headers: &HeaderMap| {
             noted.borrow_mut().push((status, headers["link"].clone()));
         });
         let response = pool.send(&upstream, asking).await.unwrap();

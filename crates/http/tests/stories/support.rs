@@ -64,10 +64,7 @@ impl Running {
     }
 
     pub(crate) fn connect(&self) -> Wire {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Wire { stream, read: Vec::new() }
+        Wire::to(self.address)
     }
 
     /// Sends bytes on a new connection and reads until the server closes it.
@@ -135,6 +132,13 @@ impl Answer {
 }
 
 impl Wire {
+    pub(crate) fn to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, read: Vec::new() }
+    }
+
     /// The server may have closed already; then what it answered tells more than the failure to write.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref());
@@ -171,6 +175,17 @@ impl Wire {
             }
             assert!(self.more(), "closed after {:?}", String::from_utf8_lossy(&self.read));
         }
+    }
+
+    /// The next so many bytes; none if the connection ends before.
+    pub(crate) fn try_take(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.read.len() < count {
+            if !self.more() {
+                return None;
+            }
+        }
+        let rest = self.read.split_off(count);
+        Some(std::mem::replace(&mut self.read, rest))
     }
 
     pub(crate) fn take(&mut self, count: usize) -> Vec<u8> {
@@ -256,6 +271,9 @@ impl Service for Stories {
             }
             "/upgrade" if request.upgrade.is_some() => {
                 *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                if let Some(key) = request.headers.get("sec-websocket-key") {
+                    response.headers_mut().insert("sec-websocket-accept", websocket_accept(key));
+                }
                 *response.body_mut() = Body::Upgrade(Box::new(|mut io| {
                     Box::pin(async move {
                         let mut buffer = [0; 1024];
@@ -278,6 +296,20 @@ impl Stories {
     fn file(&self, offset: u64, length: u64) -> Body {
         Body::File(FileRange { file: Rc::clone(&self.file), offset, length })
     }
+}
+
+/// The answer of a `WebSocket` server to a client's challenge (RFC 6455, 4.2.2).
+pub(crate) fn websocket_accept(key: &HeaderValue) -> HeaderValue {
+    let text = [key.as_bytes(), b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &text);
+    let bits: String = digest.as_ref().iter().map(|byte| format!("{byte:08b}")).collect();
+    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digit = |group: &[u8]| {
+        let group = format!("{:0<6}", String::from_utf8_lossy(group));
+        char::from(digits[usize::from_str_radix(&group, 2).unwrap()])
+    };
+    let text: String = bits.as_bytes().chunks(6).map(digit).collect();
+    (text + "=").parse().unwrap()
 }
 
 fn text(text: String) -> Body {

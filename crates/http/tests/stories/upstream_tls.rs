@@ -1,7 +1,7 @@
 //! TLS to upstreams.
 
-use mainstay_http::pool::{ConnectOptions, Pool, PoolSettings, Upstream};
-use mainstay_http::tls::{ClientCertificates, ClientOptions, ClientTls, ServerOptions};
+use mainstay_http::pool::{ConnectOptions, Pool, PoolSettings, Protocol, Upstream};
+use mainstay_http::tls::{ClientCertificates, ClientOptions, ClientTls, Protocols, ServerOptions};
 
 use super::authority::Authority;
 use super::pool::{get, run};
@@ -98,6 +98,33 @@ fn a_new_connection_continues_the_session() {
             let pool = Pool::new(PoolSettings { options, ..PoolSettings::default() });
             let answer = ask(&pool, &server, "/tls").await.unwrap();
             assert!(String::from_utf8_lossy(&answer).contains(&format!("resumed={resumed}")));
+        }
+    });
+}
+
+#[test]
+fn h2_is_spoken_to_upstreams_that_agree_to_it() {
+    let authority = Authority::new("a");
+    let server = serving(&[authority.issue(&["a.test"])], ServerOptions::default());
+    run(async {
+        for (protocols, agreed) in [(Protocols::H2, true), (Protocols::Http1, false)] {
+            let options = ClientOptions { protocols, ..trusting(&authority, Some("a.test")) };
+            let options =
+                ConnectOptions { tls: Some(ClientTls::new(&options).unwrap()), proxy_protocol: None };
+            let pool =
+                Pool::new(PoolSettings { options, protocol: Protocol::Http2, ..PoolSettings::default() });
+            if !agreed {
+                assert!(ask(&pool, &server, "/").await.unwrap_err().contains("does not speak HTTP/2"));
+                continue;
+            }
+            for _ in 0..3 {
+                assert_eq!(ask(&pool, &server, "/file").await.unwrap().len(), FILE_BYTES);
+            }
+            assert!(
+                String::from_utf8_lossy(&ask(&pool, &server, "/tls").await.unwrap())
+                    .contains("version=TLSv1.3")
+            );
+            assert_eq!(pool.counts(&Upstream::Tcp(server.address)).open, 1);
         }
     });
 }
