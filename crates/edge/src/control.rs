@@ -232,8 +232,11 @@ impl Control {
                 self.judge(&group.plan.name, event, now);
             }
             Told::Checked(group, check, result) => {
-                let name =
-                    group.upstreams.iter().find(|upstream| upstream.id == check.upstream).map(|upstream| &upstream.name);
+                let name = group
+                    .upstreams
+                    .iter()
+                    .find(|upstream| upstream.id == check.upstream)
+                    .map(|upstream| &upstream.name);
                 if let Some(name) = name {
                     self.metrics.checked(&group.plan.name, name, result.is_ok());
                 }
@@ -254,8 +257,9 @@ impl Control {
 
     fn answer_adopted(&mut self) {
         let adopted = self.adopted.iter().copied().min().unwrap_or(u64::MAX);
-        let (done, waiting) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|(generation, _, _)| *generation <= adopted);
+        let (done, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(generation, _, _)| *generation <= adopted);
         self.waiting = waiting;
         for (_, _, reply) in done {
             let _ = reply.send(Ok(()));
@@ -396,7 +400,14 @@ impl Control {
                     let (state, before) = (to.word(), from.word());
                     let now = Instant::now();
                     let why = to.describe(now, now);
-                    tracing::info!(group = name, upstream = named(upstream), state, before, why, "an upstream changed");
+                    tracing::info!(
+                        group = name,
+                        upstream = named(upstream),
+                        state,
+                        before,
+                        why,
+                        "an upstream changed"
+                    );
                     self.publish(name);
                     if matches!(to, Condition::Down(_)) {
                         self.tell_all(&ToWorker::Down(Arc::clone(&label), upstream));
@@ -409,7 +420,9 @@ impl Control {
 
     /// Writes a group's fitness where workers read it, and in metrics.
     fn publish(&self, name: &str) {
-        let (Some(group), Some(health)) = (self.in_force.groups.get(name), self.health.get(name)) else { return };
+        let (Some(group), Some(health)) = (self.in_force.groups.get(name), self.health.get(name)) else {
+            return;
+        };
         group.board.publish(health.fitness());
         for (index, upstream) in group.upstreams.iter().enumerate() {
             let (condition, _) = health.condition(index);
@@ -422,7 +435,9 @@ impl Control {
     }
 
     fn start_check(&mut self, group: &Arc<SharedGroup>, check: CheckId) {
-        let Some(index) = group.upstreams.iter().position(|upstream| upstream.id == check.upstream) else { return };
+        let Some(index) = group.upstreams.iter().position(|upstream| upstream.id == check.upstream) else {
+            return;
+        };
         let (told, group) = (self.told.clone(), Arc::clone(group));
         let checker = self.checker.clone();
         self.checks.spawn_local(async move {
@@ -491,7 +506,8 @@ impl Control {
         let plan = &self.config.plan;
         self.overrides.retain(|(group, name), kept| {
             let group = plan.groups.iter().find(|planned| planned.name == *group);
-            let upstream = group.and_then(|group| group.upstreams.iter().find(|planned| planned.name == *name));
+            let upstream =
+                group.and_then(|group| group.upstreams.iter().find(|planned| planned.name == *name));
             upstream == Some(&kept.planned)
         });
         if self.maintenance.as_ref().is_some_and(|(_, planned)| *planned != plan.maintenance) {

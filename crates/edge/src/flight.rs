@@ -92,7 +92,9 @@ impl Flight {
         let (reason, label) = match error {
             BodyError::TimedOut { .. } => (Reason::Timeout, "body_timeout"),
             BodyError::Framing(why) => (Reason::Protocol((*why).to_owned()), "malformed"),
-            BodyError::Closed | BodyError::Io(_) | BodyError::TooLarge { .. } => (Reason::Closed, "body_closed"),
+            BodyError::Closed | BodyError::Io(_) | BodyError::TooLarge { .. } => {
+                (Reason::Closed, "body_closed")
+            }
         };
         self.failed(&Failed { failure: Failure::Begun, reason, label }, now);
     }

@@ -34,8 +34,8 @@ use crate::fields::AddressValues;
 use crate::in_force::InForce;
 use crate::metrics::Metrics;
 use crate::service::{Edge, Worker};
-use crate::site::Site;
 use crate::services::{Chooser, Current, Services};
+use crate::site::Site;
 use crate::tcp::{self, TcpMetrics};
 use crate::{admin as admin_routes, sockets};
 
@@ -241,13 +241,10 @@ impl Server {
             told,
             shutdown: shutdown.clone(),
         };
-        let engine = Engine::start(
-            listeners,
-            &settings(plan),
-            &EngineMetrics::new(&registry),
-            &shutdown,
-            move |id| factory.worker(id.0),
-        );
+        let engine =
+            Engine::start(listeners, &settings(plan), &EngineMetrics::new(&registry), &shutdown, move |id| {
+                factory.worker(id.0)
+            });
         let engine = engine.map_err(|error| {
             shutdown.end();
             Error::System(error)
@@ -322,7 +319,8 @@ struct Factory {
 
 impl Factory {
     fn worker(&self, number: usize) -> Edge {
-        let end = self.ends.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number).and_then(Option::take);
+        let end =
+            self.ends.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number).and_then(Option::take);
         let (end, seed) = end.unzip();
         let seed = seed.unwrap_or(number as u128);
         let mut random = Random::new((seed >> 64) as u64);

@@ -29,7 +29,9 @@ impl Change {
                 let to = sound(to)?;
                 Ok(Self::Prefix(segments(from), to.strip_suffix('/').unwrap_or(&to).to_owned()))
             }
-            (Some(Rewrite::Prefix(_)), _) => Err("a prefix is replaced, but the route asks for none".to_owned()),
+            (Some(Rewrite::Prefix(_)), _) => {
+                Err("a prefix is replaced, but the route asks for none".to_owned())
+            }
         }
     }
 
@@ -48,7 +50,8 @@ impl Change {
 }
 
 fn with_query(path: &str, rest: &str, query: Option<&str>) -> String {
-    let mut target = String::with_capacity(path.len() + rest.len() + query.map_or(0, |query| query.len() + 1) + 1);
+    let mut target =
+        String::with_capacity(path.len() + rest.len() + query.map_or(0, |query| query.len() + 1) + 1);
     target.push_str(path);
     target.push_str(rest);
     if target.is_empty() {

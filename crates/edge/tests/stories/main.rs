@@ -7,4 +7,5 @@ mod failures;
 mod forwarding;
 mod limits;
 mod origin;
+mod protocols;
 mod smuggling;
