@@ -94,6 +94,9 @@ struct Override {
     drain: Option<bool>,
 }
 
+/// Hears what became of a change.
+type Changed = oneshot::Sender<Result<(), String>>;
+
 /// The control thread's state.
 pub(crate) struct Control {
     config: Config,
@@ -106,7 +109,8 @@ pub(crate) struct Control {
     refusal: Option<Refusal>,
     workers: Vec<mpsc::UnboundedSender<ToWorker>>,
     adopted: Vec<u64>,
-    waiting: Vec<(u64, Instant, oneshot::Sender<Result<(), String>>)>,
+    /// Who waits for all workers to carry out a generation, since when.
+    waiting: Vec<(u64, Instant, Changed)>,
     metrics: Metrics,
     told: mpsc::Sender<Told>,
     checks: JoinSet<()>,
@@ -195,7 +199,7 @@ impl Control {
     }
 
     fn next_due(&self) -> Instant {
-        let far = Instant::now() + Duration::from_secs(60);
+        let far = Instant::now() + Duration::from_mins(1);
         let health = self.health.values().filter_map(GroupHealth::next_due).min();
         let adoption = self.waiting.iter().map(|(_, since, _)| *since + ADOPTION).min();
         health.into_iter().chain(adoption).min().unwrap_or(far).min(far)
@@ -365,14 +369,13 @@ impl Control {
         let in_force = Arc::clone(&self.in_force);
         self.health.retain(|name, _| in_force.groups.contains_key(name));
         for (name, group) in &in_force.groups {
-            let actions = match self.health.get_mut(name) {
-                Some(health) => health.update(&group.plan, now),
-                None => {
-                    let mut health = GroupHealth::new(&group.plan, self.random.next(), now);
-                    let actions = health.handle(Event::Due, now);
-                    self.health.insert(name.clone(), health);
-                    actions
-                }
+            let actions = if let Some(health) = self.health.get_mut(name) {
+                health.update(&group.plan, now)
+            } else {
+                let mut health = GroupHealth::new(&group.plan, self.random.next(), now);
+                let actions = health.handle(Event::Due, now);
+                self.health.insert(name.clone(), health);
+                actions
             };
             self.publish(name);
             self.act(name, actions);

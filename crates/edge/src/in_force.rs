@@ -292,7 +292,7 @@ impl SharedGroup {
         let upstreams = plan.upstreams.iter().map(|upstream| {
             let id = UpstreamId::of(upstream);
             let kept = before.and_then(|before| before.upstreams.iter().find(|old| old.id == id)).cloned();
-            let shared = kept.unwrap_or_else(|| {
+            kept.unwrap_or_else(|| {
                 let labels = [plan.name.as_str(), upstream.name.as_str()];
                 Arc::new(SharedUpstream {
                     id,
@@ -304,8 +304,7 @@ impl SharedGroup {
                     requests: metrics.upstream_requests.with(&labels),
                     failures: Counter::default(),
                 })
-            });
-            shared
+            })
         });
         let queue = before.map_or_else(
             || {

@@ -185,7 +185,7 @@ pub struct Server {
 impl Server {
     /// Starts one worker for each element of `sockets`, which are that worker's shares of the plan's addresses.
     pub fn start(config: Config, sockets: Vec<Vec<TcpListener>>) -> Result<Self, Error> {
-        let plan = &config.plan;
+        let plan = &config.plan.clone();
         let (shutdown, registry) = (Shutdown::new(), Registry::default());
         let metrics = Metrics::new(&registry);
         let now = Instant::now();
@@ -198,6 +198,7 @@ impl Server {
         let services = Services::new(plan, &tls).map_err(Error::Config)?;
         let sockets::Assigned { http: listeners, tcp } = sockets::assign(plan, sockets, &tls, &services)?;
         let writer = access_log::start(log_file(&config)).map_err(Error::System)?;
+        let path = config.run.join("admin.sock");
         let (told, reports) = mpsc::channel(TOLD);
         let (commands, orders) = mpsc::channel(COMMANDS);
         let mut ways = Vec::new();
@@ -210,7 +211,7 @@ impl Server {
         }
         let current = Current::new(Arc::clone(&in_force));
         let start = Start {
-            config: config.clone(),
+            config,
             in_force: Arc::clone(&in_force),
             workers: ways,
             metrics: metrics.clone(),
@@ -249,7 +250,6 @@ impl Server {
             shutdown.end();
             Error::System(error)
         })?;
-        let path = config.run.join("admin.sock");
         let router = admin_routes::router(&registry, &shutdown, &commands);
         let admin = admin::serve(&path, ADMIN_MODE, router).map_err(|source| {
             shutdown.end();

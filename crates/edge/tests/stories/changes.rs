@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mainstay_site::plan::EdgePlan;
 use mainstay_site::plan::edge::RouteAction;
 
 use crate::client::{Load, Wire, get};
@@ -46,7 +47,8 @@ fn a_plan_that_does_not_fit_is_refused_and_the_old_one_stays() {
     let mut edge = Edge::over(&[&a]);
     let before = edge.admin_get("/config").text();
     assert!(before.contains(&edge.config.digest()), "{before}");
-    let wrong: [(&str, fn(&mut mainstay_site::plan::EdgePlan)); 5] = [
+    type Change = fn(&mut EdgePlan);
+    let wrong: [(&str, Change); 5] = [
         ("listening addresses", |plan| plan.listeners[0].address.set_port(1)),
         ("no group", |plan| {
             plan.routes[0].action = RouteAction::Forward { groups: Vec::new(), rewrite: None, host: None }

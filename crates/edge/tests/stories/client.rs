@@ -202,7 +202,7 @@ impl Load {
             })
         };
         let threads = (0..clients).map(client_thread).collect();
-        Self { stop, threads, done }
+        Self { stop, done, threads }
     }
 
     /// Waits until so many more requests are done.
