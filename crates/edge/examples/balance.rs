@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use mainstay_edge::{Config, Server};
 use mainstay_site::plan::edge::{
-    BalancePlan, EdgeListener, EdgePlan, EdgeRoute, FieldEdits, RetryPlan, RouteAction, RouteCondition, Upstream,
-    UpstreamGroup, UpstreamProtocol,
+    BalancePlan, EdgeListener, EdgePlan, EdgeRoute, FieldEdits, RetryPlan, RouteAction, RouteCondition,
+    Upstream, UpstreamGroup, UpstreamProtocol,
 };
 use mainstay_site::plan::{HostPattern, WebLimits};
 use socket2::{Domain, Socket, Type};

@@ -82,7 +82,12 @@ pub(crate) fn router(registry: &Registry, shutdown: &Shutdown, commands: &mpsc::
                 let on = match wish {
                     "on" => true,
                     "off" => false,
-                    _ => return Reply::text(StatusCode::BAD_REQUEST, "say /maintenance/on or /maintenance/off\n"),
+                    _ => {
+                        return Reply::text(
+                            StatusCode::BAD_REQUEST,
+                            "say /maintenance/on or /maintenance/off\n",
+                        );
+                    }
                 };
                 changed(&commands, |reply| Command::Maintenance(on, reply)).await
             }

@@ -1,7 +1,9 @@
 //! The certificates of a plan, out of the folder of secrets.
 
 use aws_lc_rs::digest::{Context, SHA256};
-use mainstay_http::tls::{CertificatePair, ClientOptions, ClientTls, Pem, Protocols, ServerOptions, ServerTls};
+use mainstay_http::tls::{
+    CertificatePair, ClientOptions, ClientTls, Pem, Protocols, ServerOptions, ServerTls,
+};
 use mainstay_site::plan::edge::{CertificatePlan, TcpTls, UpstreamGroup, UpstreamProtocol};
 
 use crate::config::Config;
@@ -24,10 +26,7 @@ pub(crate) fn serve(config: &Config) -> Result<Served, String> {
     let make = |options| ServerTls::new(&pairs, options).map_err(|error| error.to_string());
     // What is spoken in a service that is no HTTP is not known, so nothing is agreed on.
     let raw = ServerOptions { protocols: Vec::new(), ..options.clone() };
-    Ok(Served {
-        http: http.then(|| make(options)).transpose()?,
-        tcp: tcp.then(|| make(raw)).transpose()?,
-    })
+    Ok(Served { http: http.then(|| make(options)).transpose()?, tcp: tcp.then(|| make(raw)).transpose()? })
 }
 
 /// TLS as listeners serve it. Clones are the same.
@@ -105,10 +104,7 @@ pub(crate) fn pairs(config: &Config) -> Result<Vec<CertificatePair>, String> {
 
 /// A certificate with its key.
 pub(crate) fn pair(config: &Config, planned: &CertificatePlan) -> Result<CertificatePair, String> {
-    Ok(CertificatePair {
-        chain: pem(config, &planned.chain_secret)?,
-        key: pem(config, &planned.key_secret)?,
-    })
+    Ok(CertificatePair { chain: pem(config, &planned.chain_secret)?, key: pem(config, &planned.key_secret)? })
 }
 
 /// A secret that is a text in PEM.

@@ -110,7 +110,11 @@ fn http_request(path: &str, host: &str) -> Result<Request, Reason> {
     request(Method::GET, path, host, Body::Empty)
 }
 
-async fn http_answer(response: Response, (least, most): (u16, u16), text: Option<&str>) -> Result<(), Reason> {
+async fn http_answer(
+    response: Response,
+    (least, most): (u16, u16),
+    text: Option<&str>,
+) -> Result<(), Reason> {
     let status = response.status().as_u16();
     if !(least..=most).contains(&status) {
         return Err(Reason::Status(status));

@@ -47,8 +47,8 @@ fn parse(text: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::address;
-    use mainstay_http::networks::Networks;
     use http::HeaderMap;
+    use mainstay_http::networks::Networks;
 
     #[test]
     fn only_what_trusted_proxies_wrote_is_believed() {

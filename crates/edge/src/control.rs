@@ -94,6 +94,9 @@ struct Override {
     drain: Option<bool>,
 }
 
+/// Hears what became of a change.
+type Changed = oneshot::Sender<Result<(), String>>;
+
 /// The control thread's state.
 pub(crate) struct Control {
     config: Config,
@@ -106,7 +109,8 @@ pub(crate) struct Control {
     refusal: Option<Refusal>,
     workers: Vec<mpsc::UnboundedSender<ToWorker>>,
     adopted: Vec<u64>,
-    waiting: Vec<(u64, Instant, oneshot::Sender<Result<(), String>>)>,
+    /// Who waits for all workers to carry out a generation, since when.
+    waiting: Vec<(u64, Instant, Changed)>,
     metrics: Metrics,
     told: mpsc::Sender<Told>,
     checks: JoinSet<()>,
@@ -197,7 +201,7 @@ impl Control {
     }
 
     fn next_due(&self) -> Instant {
-        let far = Instant::now() + Duration::from_secs(60);
+        let far = Instant::now() + Duration::from_mins(1);
         let health = self.health.values().filter_map(GroupHealth::next_due).min();
         let adoption = self.waiting.iter().map(|(_, since, _)| *since + ADOPTION).min();
         health.into_iter().chain(adoption).min().unwrap_or(far).min(far)
@@ -234,8 +238,11 @@ impl Control {
                 self.judge(&group.plan.name, event, now);
             }
             Told::Checked(group, check, result) => {
-                let name =
-                    group.upstreams.iter().find(|upstream| upstream.id == check.upstream).map(|upstream| &upstream.name);
+                let name = group
+                    .upstreams
+                    .iter()
+                    .find(|upstream| upstream.id == check.upstream)
+                    .map(|upstream| &upstream.name);
                 if let Some(name) = name {
                     self.metrics.checked(&group.plan.name, name, result.is_ok());
                 }
@@ -256,8 +263,9 @@ impl Control {
 
     fn answer_adopted(&mut self) {
         let adopted = self.adopted.iter().copied().min().unwrap_or(u64::MAX);
-        let (done, waiting) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|(generation, _, _)| *generation <= adopted);
+        let (done, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(generation, _, _)| *generation <= adopted);
         self.waiting = waiting;
         for (_, _, reply) in done {
             let _ = reply.send(Ok(()));
@@ -362,14 +370,13 @@ impl Control {
         let in_force = Arc::clone(&self.in_force);
         self.health.retain(|name, _| in_force.groups.contains_key(name));
         for (name, group) in &in_force.groups {
-            let actions = match self.health.get_mut(name) {
-                Some(health) => health.update(&group.plan, now),
-                None => {
-                    let mut health = GroupHealth::new(&group.plan, self.random.next(), now);
-                    let actions = health.handle(Event::Due, now);
-                    self.health.insert(name.clone(), health);
-                    actions
-                }
+            let actions = if let Some(health) = self.health.get_mut(name) {
+                health.update(&group.plan, now)
+            } else {
+                let mut health = GroupHealth::new(&group.plan, self.random.next(), now);
+                let actions = health.handle(Event::Due, now);
+                self.health.insert(name.clone(), health);
+                actions
             };
             self.publish(name);
             self.act(name, actions);
@@ -397,7 +404,14 @@ impl Control {
                     let (state, before) = (to.word(), from.word());
                     let now = Instant::now();
                     let why = to.describe(now, now);
-                    tracing::info!(group = name, upstream = named(upstream), state, before, why, "an upstream changed");
+                    tracing::info!(
+                        group = name,
+                        upstream = named(upstream),
+                        state,
+                        before,
+                        why,
+                        "an upstream changed"
+                    );
                     self.publish(name);
                     if matches!(to, Condition::Down(_)) {
                         self.tell_all(&ToWorker::Down(Arc::clone(&label), upstream));
@@ -410,7 +424,9 @@ impl Control {
 
     /// Writes a group's fitness where workers read it, and in metrics.
     fn publish(&self, name: &str) {
-        let (Some(group), Some(health)) = (self.in_force.groups.get(name), self.health.get(name)) else { return };
+        let (Some(group), Some(health)) = (self.in_force.groups.get(name), self.health.get(name)) else {
+            return;
+        };
         group.board.publish(health.fitness());
         for (index, upstream) in group.upstreams.iter().enumerate() {
             let (condition, _) = health.condition(index);
@@ -423,7 +439,9 @@ impl Control {
     }
 
     fn start_check(&mut self, group: &Arc<SharedGroup>, check: CheckId) {
-        let Some(index) = group.upstreams.iter().position(|upstream| upstream.id == check.upstream) else { return };
+        let Some(index) = group.upstreams.iter().position(|upstream| upstream.id == check.upstream) else {
+            return;
+        };
         let (told, group) = (self.told.clone(), Arc::clone(group));
         let checker = self.checker.clone();
         self.checks.spawn_local(async move {
@@ -492,7 +510,8 @@ impl Control {
         let plan = &self.config.plan;
         self.overrides.retain(|(group, name), kept| {
             let group = plan.groups.iter().find(|planned| planned.name == *group);
-            let upstream = group.and_then(|group| group.upstreams.iter().find(|planned| planned.name == *name));
+            let upstream =
+                group.and_then(|group| group.upstreams.iter().find(|planned| planned.name == *name));
             upstream == Some(&kept.planned)
         });
         if self.maintenance.as_ref().is_some_and(|(_, planned)| *planned != plan.maintenance) {

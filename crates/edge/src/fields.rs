@@ -45,7 +45,9 @@ pub(crate) struct Arrival<'a> {
 fn is_lie(name: &str) -> bool {
     match name.as_bytes()[0] {
         b'x' => {
-            name.starts_with("x-forwarded-") || matches!(name, "x-real-ip" | "x-request-id") || name.contains('_')
+            name.starts_with("x-forwarded-")
+                || matches!(name, "x-real-ip" | "x-request-id")
+                || name.contains('_')
         }
         b'f' => name == "forwarded" || name.contains('_'),
         b'p' => matches!(name, "proxy" | "proxy-connection") || name.contains('_'),
@@ -204,7 +206,11 @@ impl Edits {
         let name = |text: &String| {
             let name =
                 HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("`{text}` is no field name"))?;
-            if FRAMING.contains(&name) { Err(format!("the field `{text}` cannot be edited")) } else { Ok(name) }
+            if FRAMING.contains(&name) {
+                Err(format!("the field `{text}` cannot be edited"))
+            } else {
+                Ok(name)
+            }
         };
         let pair = |(field, value): (&String, &String)| {
             let value = HeaderValue::from_str(value).map_err(|_| format!("`{value}` is no field value"))?;
@@ -316,7 +322,9 @@ mod tests {
         for wrong in ["", "short", "with space", "quote\"\"\"\"\"", &"x".repeat(200)] {
             assert!(brought_id(&headers(&[("x-request-id", wrong)])).is_none(), "{wrong}");
         }
-        assert!(brought_id(&headers(&[("x-request-id", "01234567"), ("x-request-id", "01234567")])).is_none());
+        assert!(
+            brought_id(&headers(&[("x-request-id", "01234567"), ("x-request-id", "01234567")])).is_none()
+        );
     }
 
     #[test]
@@ -330,10 +338,8 @@ mod tests {
         Edits::compile(&planned).unwrap().apply(&mut fields);
         assert_eq!(fields, headers(&[("b", "1"), ("b", "2")]));
         for (name, value) in [("content-length", "1"), ("host", "x"), ("a b", "x"), ("a", "x\r\ny: z")] {
-            let planned = FieldEdits {
-                set: [(name.to_owned(), value.to_owned())].into(),
-                ..FieldEdits::default()
-            };
+            let planned =
+                FieldEdits { set: [(name.to_owned(), value.to_owned())].into(), ..FieldEdits::default() };
             assert!(Edits::compile(&planned).is_err(), "{name}");
         }
     }

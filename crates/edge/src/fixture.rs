@@ -1,8 +1,8 @@
 //! The least plan there is, for tests.
 
 use mainstay_site::plan::edge::{
-    BalancePlan, EdgeListener, EdgePlan, EdgeRoute, FieldEdits, RetryPlan, RouteAction, RouteCondition, Upstream,
-    UpstreamGroup, UpstreamProtocol,
+    BalancePlan, EdgeListener, EdgePlan, EdgeRoute, FieldEdits, RetryPlan, RouteAction, RouteCondition,
+    Upstream, UpstreamGroup, UpstreamProtocol,
 };
 use mainstay_site::plan::{HostPattern, WebLimits};
 

@@ -92,7 +92,9 @@ impl Flight {
         let (reason, label) = match error {
             BodyError::TimedOut { .. } => (Reason::Timeout, "body_timeout"),
             BodyError::Framing(why) => (Reason::Protocol((*why).to_owned()), "malformed"),
-            BodyError::Closed | BodyError::Io(_) | BodyError::TooLarge { .. } => (Reason::Closed, "body_closed"),
+            BodyError::Closed | BodyError::Io(_) | BodyError::TooLarge { .. } => {
+                (Reason::Closed, "body_closed")
+            }
         };
         self.failed(&Failed { failure: Failure::Begun, reason, label }, now);
     }
@@ -107,12 +109,11 @@ impl Drop for Flight {
         let member = &self.chosen.member;
         if let Some(token) = self.token.take() {
             let now = Instant::now();
-            let outcome = match self.latency {
-                Some(latency) => Outcome::Answered(latency),
-                None => {
-                    member.heard(false, now);
-                    Outcome::Abandoned(now.saturating_duration_since(self.began))
-                }
+            let outcome = if let Some(latency) = self.latency {
+                Outcome::Answered(latency)
+            } else {
+                member.heard(false, now);
+                Outcome::Abandoned(now.saturating_duration_since(self.began))
             };
             self.group.balancer.borrow_mut().finished(token, outcome, now);
             if self.chosen.probe {
@@ -141,8 +142,9 @@ impl Failed {
             ClientError::ConnectTimedOut(_) => {
                 (Failure::NotConnected, Reason::ConnectTimeout, "connect_timeout")
             }
-            ClientError::Busy => (Failure::NotConnected, Reason::ConnectTimeout, "busy"),
-            ClientError::WaitTimedOut(_) => (Failure::NotConnected, Reason::ConnectTimeout, "busy"),
+            ClientError::Busy | ClientError::WaitTimedOut(_) => {
+                (Failure::NotConnected, Reason::ConnectTimeout, "busy")
+            }
             ClientError::TimedOut { .. } => (Failure::Timeout, Reason::Timeout, "timeout"),
             ClientError::Closed { .. } => (Failure::Closed, Reason::Closed, "closed"),
             ClientError::Reset { .. } => (Failure::Closed, Reason::Closed, "reset"),

@@ -247,7 +247,9 @@ async fn choose(
             Err(NoUpstream::Full) => {}
         }
     }
-    let Some(_waiting) = shared.queue.join(shared.plan.queue) else { return Err(Refusal::busy("queue_full")) };
+    let Some(_waiting) = shared.queue.join(shared.plan.queue) else {
+        return Err(Refusal::busy("queue_full"));
+    };
     let until = began + shared.patience();
     let chosen = loop {
         let room = shared.queue.room.notified();

@@ -188,7 +188,12 @@ impl InForce {
         for group in &plan.groups {
             let before = before.and_then(|before| before.groups.get(&group.name));
             let raw = plan.tcp.iter().any(|service| {
-                service.by_name.iter().map(|(_, name)| name).chain(&service.group).any(|name| *name == group.name)
+                service
+                    .by_name
+                    .iter()
+                    .map(|(_, name)| name)
+                    .chain(&service.group)
+                    .any(|name| *name == group.name)
             });
             let tls = UpstreamTls::of(config, group, raw, before.and_then(|before| before.tls.as_ref()))
                 .map_err(|error| format!("group {}: {error}", group.name))?;
@@ -196,23 +201,25 @@ impl InForce {
         }
         let mut rates = HashMap::new();
         for rate in &plan.rates {
-            let kept = before.and_then(|before| before.rates.get(&rate.name)).filter(|table| table.limit() == rate);
-            let table = kept.cloned().unwrap_or_else(|| Arc::new(RateTable::new(rate, RATE_PLACES, seed, now)));
+            let kept =
+                before.and_then(|before| before.rates.get(&rate.name)).filter(|table| table.limit() == rate);
+            let table =
+                kept.cloned().unwrap_or_else(|| Arc::new(RateTable::new(rate, RATE_PLACES, seed, now)));
             rates.insert(rate.name.clone(), table);
         }
         let mut slots = HashMap::new();
         for route in plan.routes.iter().filter(|route| route.concurrent > 0) {
             let kept = before.and_then(|before| before.slots.get(&route.name)).cloned();
-            let kept = kept.unwrap_or_else(|| {
-                Arc::new(Slots { most: AtomicU32::new(0), used: AtomicU32::new(0) })
-            });
+            let kept =
+                kept.unwrap_or_else(|| Arc::new(Slots { most: AtomicU32::new(0), used: AtomicU32::new(0) }));
             slots.insert(route.name.clone(), kept);
         }
         let generation = before.map_or(1, |before| before.generation + 1);
-        let kept = before.and_then(|before| before.cache.clone()).filter(|_| {
-            before.is_some_and(|before| before.plan.cache == plan.cache)
-        });
-        let cache = plan.cache.as_ref().map(|planned| kept.unwrap_or_else(|| Cache::new(planned, &metrics.registry)));
+        let kept = before
+            .and_then(|before| before.cache.clone())
+            .filter(|_| before.is_some_and(|before| before.plan.cache == plan.cache));
+        let cache =
+            plan.cache.as_ref().map(|planned| kept.unwrap_or_else(|| Cache::new(planned, &metrics.registry)));
         Ok(Self { generation, plan, groups, rates, slots, cookie_secret, cache })
     }
 }
@@ -261,7 +268,8 @@ fn check_names(plan: &EdgePlan) -> Result<(), String> {
                 return Err(format!("route {} names the group {name}, which is not there", route.name));
             }
         }
-        if let Some(name) = route.rates.iter().find(|name| !plan.rates.iter().any(|rate| rate.name == **name)) {
+        if let Some(name) = route.rates.iter().find(|name| !plan.rates.iter().any(|rate| rate.name == **name))
+        {
             return Err(format!("route {} names the rate limit {name}, which is not there", route.name));
         }
     }
@@ -284,7 +292,7 @@ impl SharedGroup {
         let upstreams = plan.upstreams.iter().map(|upstream| {
             let id = UpstreamId::of(upstream);
             let kept = before.and_then(|before| before.upstreams.iter().find(|old| old.id == id)).cloned();
-            let shared = kept.unwrap_or_else(|| {
+            kept.unwrap_or_else(|| {
                 let labels = [plan.name.as_str(), upstream.name.as_str()];
                 Arc::new(SharedUpstream {
                     id,
@@ -296,8 +304,7 @@ impl SharedGroup {
                     requests: metrics.upstream_requests.with(&labels),
                     failures: Counter::default(),
                 })
-            });
-            shared
+            })
         });
         let queue = before.map_or_else(
             || {

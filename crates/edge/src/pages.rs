@@ -10,7 +10,8 @@ pub(crate) fn wants_json(headers: &HeaderMap) -> bool {
     for value in headers.get_all(ACCEPT) {
         for element in value.as_bytes().split(|byte| *byte == b',') {
             let kind = element.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-            if kind.eq_ignore_ascii_case(b"text/html") || kind.eq_ignore_ascii_case(b"application/xhtml+xml") {
+            if kind.eq_ignore_ascii_case(b"text/html") || kind.eq_ignore_ascii_case(b"application/xhtml+xml")
+            {
                 return false;
             }
             let suffix = kind.len().checked_sub(5).map(|start| &kind[start..]).unwrap_or_default();

@@ -34,8 +34,8 @@ use crate::fields::AddressValues;
 use crate::in_force::InForce;
 use crate::metrics::Metrics;
 use crate::service::{Edge, Worker};
-use crate::site::Site;
 use crate::services::{Chooser, Current, Services};
+use crate::site::Site;
 use crate::tcp::{self, TcpMetrics};
 use crate::{admin as admin_routes, sockets};
 
@@ -185,7 +185,7 @@ pub struct Server {
 impl Server {
     /// Starts one worker for each element of `sockets`, which are that worker's shares of the plan's addresses.
     pub fn start(config: Config, sockets: Vec<Vec<TcpListener>>) -> Result<Self, Error> {
-        let plan = &config.plan;
+        let plan = &config.plan.clone();
         let (shutdown, registry) = (Shutdown::new(), Registry::default());
         let metrics = Metrics::new(&registry);
         let now = Instant::now();
@@ -198,6 +198,7 @@ impl Server {
         let services = Services::new(plan, &tls).map_err(Error::Config)?;
         let sockets::Assigned { http: listeners, tcp } = sockets::assign(plan, sockets, &tls, &services)?;
         let writer = access_log::start(log_file(&config)).map_err(Error::System)?;
+        let path = config.run.join("admin.sock");
         let (told, reports) = mpsc::channel(TOLD);
         let (commands, orders) = mpsc::channel(COMMANDS);
         let mut ways = Vec::new();
@@ -210,7 +211,7 @@ impl Server {
         }
         let current = Current::new(Arc::clone(&in_force));
         let start = Start {
-            config: config.clone(),
+            config,
             in_force: Arc::clone(&in_force),
             workers: ways,
             metrics: metrics.clone(),
@@ -241,18 +242,14 @@ impl Server {
             told,
             shutdown: shutdown.clone(),
         };
-        let engine = Engine::start(
-            listeners,
-            &settings(plan),
-            &EngineMetrics::new(&registry),
-            &shutdown,
-            move |id| factory.worker(id.0),
-        );
+        let engine =
+            Engine::start(listeners, &settings(plan), &EngineMetrics::new(&registry), &shutdown, move |id| {
+                factory.worker(id.0)
+            });
         let engine = engine.map_err(|error| {
             shutdown.end();
             Error::System(error)
         })?;
-        let path = config.run.join("admin.sock");
         let router = admin_routes::router(&registry, &shutdown, &commands);
         let admin = admin::serve(&path, ADMIN_MODE, router).map_err(|source| {
             shutdown.end();
@@ -322,7 +319,8 @@ struct Factory {
 
 impl Factory {
     fn worker(&self, number: usize) -> Edge {
-        let end = self.ends.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number).and_then(Option::take);
+        let end =
+            self.ends.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number).and_then(Option::take);
         let (end, seed) = end.unzip();
         let seed = seed.unwrap_or(number as u128);
         let mut random = Random::new((seed >> 64) as u64);

@@ -111,10 +111,7 @@ impl Routes {
             };
             for host in &planned.hosts {
                 let hosts = if host.wildcard { &mut routes.below } else { &mut routes.exact };
-                hosts
-                    .entry(host.name.as_str().to_ascii_lowercase())
-                    .or_default()
-                    .add(segment, number);
+                hosts.entry(host.name.as_str().to_ascii_lowercase()).or_default().add(segment, number);
             }
             if planned.hosts.is_empty() {
                 routes.everywhere.add(segment, number);
@@ -184,9 +181,8 @@ struct Condition {
 
 impl Condition {
     fn new(planned: &RouteCondition) -> Result<Self, String> {
-        let method = |name: &String| {
-            Method::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no method"))
-        };
+        let method =
+            |name: &String| Method::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no method"));
         Ok(Self {
             path: planned.path.clone(),
             methods: planned.methods.iter().map(method).collect::<Result<_, _>>()?,
@@ -263,7 +259,13 @@ mod tests {
         ask(routes, host, path, &[], "")
     }
 
-    fn ask(routes: &Routes, host: &str, path: &str, fields: &[(&'static str, &str)], query: &str) -> Option<usize> {
+    fn ask(
+        routes: &Routes,
+        host: &str,
+        path: &str,
+        fields: &[(&'static str, &str)],
+        query: &str,
+    ) -> Option<usize> {
         let headers: HeaderMap =
             fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         routes.find(&Asked {

@@ -91,9 +91,8 @@ impl Service for Edge {
             .then(|| fields::brought_id(&request.headers).cloned())
             .flatten();
         // Hexadecimal digits are a valid value.
-        let id = brought.unwrap_or_else(|| {
-            HeaderValue::from_bytes(&fresh).unwrap_or(HeaderValue::from_static("none"))
-        });
+        let id = brought
+            .unwrap_or_else(|| HeaderValue::from_bytes(&fresh).unwrap_or(HeaderValue::from_static("none")));
         let mut record = Record::new(worker, &site.nobody, &request, id);
         if trusted && let Some(peer) = peer {
             record.client = Some(client::address(peer, &request.headers, &site.trusted));
@@ -229,9 +228,8 @@ impl Worker {
         record.group = Some(Rc::clone(&place.group.label));
         record.trip.deadline = route.timeout.map(|timeout| record.started + timeout);
         let cache = site.cache.as_ref().filter(|_| route.cache);
-        let cached = cache.and_then(|cache| {
-            Some((cache, Key::of(&request, request.tls.is_some(), &route.partition)?))
-        });
+        let cached = cache
+            .and_then(|cache| Some((cache, Key::of(&request, request.tls.is_some(), &route.partition)?)));
         self.prepare(&mut request, &path, forward, trusted, fresh, record)?;
         route.request_edits.apply(&mut request.headers);
         // A route without a time limit has long polls, which are slow for reasons of their own.
@@ -376,6 +374,8 @@ fn fixed(status: StatusCode, body: &bytes::Bytes) -> Response {
 fn options() -> Response {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     response
 }

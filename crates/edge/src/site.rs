@@ -115,7 +115,8 @@ impl Site {
         }
         let cache = in_force.cache.as_ref().map(|cache| {
             let kept = before.and_then(|before| before.cache.clone());
-            kept.filter(|kept| Arc::ptr_eq(kept.cache(), cache)).unwrap_or_else(|| Rc::new(WorkerCache::new(cache)))
+            kept.filter(|kept| Arc::ptr_eq(kept.cache(), cache))
+                .unwrap_or_else(|| Rc::new(WorkerCache::new(cache)))
         });
         let maintenance = match &plan.maintenance {
             Some(closed) => Some(Closed {
@@ -127,9 +128,7 @@ impl Site {
         };
         Ok(Self {
             hosts: Hosts::new(&plan.hosts),
-            routes: Routes::compile(
-                plan.routes.iter().map(|route| (route.name.as_str(), &route.condition)),
-            )?,
+            routes: Routes::compile(plan.routes.iter().map(|route| (route.name.as_str(), &route.condition)))?,
             targets,
             groups,
             trusted: Networks::parse(&plan.trusted_proxies)?,

@@ -31,7 +31,9 @@ pub(crate) fn open(plan: &EdgePlan) -> Result<Vec<Vec<TcpListener>>, Error> {
                 workers[*index].push(listener);
                 *index += 1;
             }
-            InheritedSocket::Unix { path, .. } => return Err(Error::ForeignSocket(path.display().to_string())),
+            InheritedSocket::Unix { path, .. } => {
+                return Err(Error::ForeignSocket(path.display().to_string()));
+            }
             InheritedSocket::Udp { address, .. } => return Err(Error::ForeignSocket(address.to_string())),
         }
     }

@@ -119,7 +119,10 @@ impl GroupStatus {
                 in_flight: shared.in_flight.value(),
                 requests: shared.requests.value(),
                 failures: shared.failures.value(),
-                latency_ms: sources.latencies.get(&shared.id).map(|latency| (latency * 1000.0).round() / 1000.0),
+                latency_ms: sources
+                    .latencies
+                    .get(&shared.id)
+                    .map(|latency| (latency * 1000.0).round() / 1000.0),
             }
         });
         Some(Self {

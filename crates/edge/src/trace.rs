@@ -57,7 +57,8 @@ pub(crate) fn parse(value: &[u8]) -> Option<(TraceId, [u8; 2])> {
         return None;
     }
     // What later versions mean by further flags is not ours to pass on (4.3).
-    let sampled = if flags[1] & 1 == 1 && flags[1].is_ascii_digit() || matches!(flags[1], b'b' | b'd' | b'f') {
+    let sampled = if flags[1] & 1 == 1 && flags[1].is_ascii_digit() || matches!(flags[1], b'b' | b'd' | b'f')
+    {
         *b"01"
     } else {
         *b"00"

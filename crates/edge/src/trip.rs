@@ -38,14 +38,7 @@ pub(crate) struct Journey {
 
 impl Trip {
     pub(crate) fn new(started: Instant, secure: bool) -> Self {
-        Self {
-            started,
-            deadline: None,
-            secure,
-            journey: Journey::default(),
-            flight: None,
-            admitted: None,
-        }
+        Self { started, deadline: None, secure, journey: Journey::default(), flight: None, admitted: None }
     }
 
     /// The response's body broke off.

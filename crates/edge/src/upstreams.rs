@@ -236,10 +236,9 @@ fn reaches_alike(one: &SharedGroup, other: &SharedGroup) -> bool {
         return false;
     }
     let (one, other) = (&one.plan, &other.plan);
-    let times = |plan: &UpstreamGroup| (plan.connect_ms, plan.first_byte_ms, plan.between_bytes_ms, plan.idle_ms);
-    times(one) == times(other)
-        && one.protocol == other.protocol
-        && one.proxy_protocol == other.proxy_protocol
+    let times =
+        |plan: &UpstreamGroup| (plan.connect_ms, plan.first_byte_ms, plan.between_bytes_ms, plan.idle_ms);
+    times(one) == times(other) && one.protocol == other.protocol && one.proxy_protocol == other.proxy_protocol
 }
 
 /// How a group's upstreams are reached.

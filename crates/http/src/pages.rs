@@ -9,7 +9,8 @@ use http::{HeaderValue, StatusCode};
 pub fn error(status: StatusCode, id: &[u8]) -> Response {
     let title = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
     let id = String::from_utf8_lossy(id);
-    let mut response = page(status, &title, sentence(status), &format!("<p><small>Request {id}</small></p>\n"));
+    let mut response =
+        page(status, &title, sentence(status), &format!("<p><small>Request {id}</small></p>\n"));
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }

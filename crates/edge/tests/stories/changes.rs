@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mainstay_site::plan::EdgePlan;
 use mainstay_site::plan::edge::RouteAction;
 
 use crate::client::{Load, Wire, get};
@@ -19,7 +20,8 @@ fn a_hundred_new_plans_under_load_cost_no_request() {
         edge.reload(|plan| {
             // One leaves and comes back, weights change, routes come and go.
             let all: Vec<_> = origins.iter().map(upstream).collect();
-            plan.groups[0].upstreams = all.into_iter().enumerate().filter(|(at, _)| *at != round % 4).map(|(_, one)| one).collect();
+            plan.groups[0].upstreams =
+                all.into_iter().enumerate().filter(|(at, _)| *at != round % 4).map(|(_, one)| one).collect();
             plan.groups[0].upstreams[0].weight = 1 + round as u32;
             plan.groups[0].connections = (round % 3) as u32 * 50;
             plan.routes.truncate(1);
@@ -36,9 +38,7 @@ fn a_hundred_new_plans_under_load_cost_no_request() {
     load.pass(100);
     assert_eq!(load.stop(), Vec::<String>::new());
     assert_eq!(edge.metric("mainstay_edge_reloads_total{result=\"ok\"}"), 100.0);
-    until("nothing is in flight", || {
-        edge.metric("mainstay_edge_requests_in_flight") == 0.0
-    });
+    until("nothing is in flight", || edge.metric("mainstay_edge_requests_in_flight") == 0.0);
 }
 
 #[test]
@@ -47,9 +47,12 @@ fn a_plan_that_does_not_fit_is_refused_and_the_old_one_stays() {
     let mut edge = Edge::over(&[&a]);
     let before = edge.admin_get("/config").text();
     assert!(before.contains(&edge.config.digest()), "{before}");
-    let wrong: [(&str, fn(&mut mainstay_site::plan::EdgePlan)); 5] = [
+    type Change = fn(&mut EdgePlan);
+    let wrong: [(&str, Change); 5] = [
         ("listening addresses", |plan| plan.listeners[0].address.set_port(1)),
-        ("no group", |plan| plan.routes[0].action = RouteAction::Forward { groups: Vec::new(), rewrite: None, host: None }),
+        ("no group", |plan| {
+            plan.routes[0].action = RouteAction::Forward { groups: Vec::new(), rewrite: None, host: None }
+        }),
         ("which is not there", |plan| plan.routes[0].rates.push("none".to_owned())),
         ("no field name", |plan| plan.routes[0].request_fields.remove.push("a b".to_owned())),
         ("two upstreams", |plan| {
@@ -62,7 +65,10 @@ fn a_plan_that_does_not_fit_is_refused_and_the_old_one_stays() {
         assert!(error.contains(why) || why == "no group", "{error}");
         assert_eq!(get(edge.address, "/", "").status, 200);
         let config = edge.admin_get("/config").text();
-        assert!(config.contains(&edge.config.digest()) && config.contains(&error.replace('"', "\\\"")), "{config}");
+        assert!(
+            config.contains(&edge.config.digest()) && config.contains(&error.replace('"', "\\\"")),
+            "{config}"
+        );
         assert_eq!(edge.status()["refused"]["why"], error);
     }
     assert_eq!(edge.metric("mainstay_edge_reloads_total{result=\"refused\"}"), 5.0);

@@ -22,7 +22,11 @@ impl Answer {
     /// The value of a field; empty if it is not there.
     pub(crate) fn field(&self, name: &str) -> &str {
         let fields = self.head.lines().filter_map(|line| line.split_once(": "));
-        fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value).next().unwrap_or_default()
+        fields
+            .filter(|(field, _)| field.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .next()
+            .unwrap_or_default()
     }
 
     pub(crate) fn text(&self) -> String {
@@ -99,7 +103,8 @@ impl Wire {
     /// Reads one response.
     pub(crate) fn answer(&mut self) -> Result<Answer, String> {
         let head = self.until("\r\n\r\n")?;
-        let status = head.get(9..12).and_then(|status| status.parse().ok()).ok_or(format!("no status: {head:?}"))?;
+        let status =
+            head.get(9..12).and_then(|status| status.parse().ok()).ok_or(format!("no status: {head:?}"))?;
         let mut answer = Answer { status, head, body: Vec::new() };
         if matches!(status, 204 | 304) {
             // These have none, whatever their fields say.
@@ -167,12 +172,17 @@ impl Load {
                     let open = wire.get_or_insert_with(|| Wire::to(address));
                     let put = number % 5 == 4;
                     let request = if put {
-                        format!("PUT /{token} HTTP/1.1\r\nhost: a.test\r\ncontent-length: {}\r\n\r\n{token}", token.len())
+                        format!(
+                            "PUT /{token} HTTP/1.1\r\nhost: a.test\r\ncontent-length: {}\r\n\r\n{token}",
+                            token.len()
+                        )
                     } else {
                         format!("GET /{token} HTTP/1.1\r\nhost: a.test\r\n\r\n")
                     };
                     match open.ask(&request) {
-                        Ok(answer) if answer.status == 200 && answer.text().contains(&format!(" /{token} ")) => {
+                        Ok(answer)
+                            if answer.status == 200 && answer.text().contains(&format!(" /{token} ")) =>
+                        {
                             if put && !answer.text().ends_with(&format!("\n\n{token}")) {
                                 failures.push(format!("{token}: the body is another: {}", answer.text()));
                             }
@@ -192,7 +202,7 @@ impl Load {
             })
         };
         let threads = (0..clients).map(client_thread).collect();
-        Self { stop, threads, done }
+        Self { stop, done, threads }
     }
 
     /// Waits until so many more requests are done.

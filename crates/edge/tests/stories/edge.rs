@@ -1,13 +1,14 @@
 //! An edge that runs inside the test, and plans for it.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mainstay_edge::{Config, Server};
 use mainstay_http::client::{self, Answer};
 use mainstay_site::plan::edge::{
-    BalancePlan, EdgeListener, EdgePlan, EdgeRoute, FieldEdits, HealthCheck, HealthPlan, RetryPlan, RouteAction,
-    RouteCondition, Upstream, UpstreamGroup, UpstreamProtocol,
+    BalancePlan, EdgeListener, EdgePlan, EdgeRoute, FieldEdits, HealthCheck, HealthPlan, RetryPlan,
+    RouteAction, RouteCondition, Upstream, UpstreamGroup, UpstreamProtocol,
 };
 use mainstay_site::plan::{HostPattern, WebLimits};
 use tempfile::TempDir;
@@ -34,15 +35,49 @@ impl Edge {
         Self::of_workers(1, origins, change)
     }
 
-    pub(crate) fn of_workers(workers: usize, origins: &[&Origin], change: impl FnOnce(&mut EdgePlan)) -> Self {
+    pub(crate) fn of_workers(
+        workers: usize,
+        origins: &[&Origin],
+        change: impl FnOnce(&mut EdgePlan),
+    ) -> Self {
+        Self::start(workers, origins, Vec::new(), &|_| {}, change)
+    }
+
+    /// With secrets that are written into the folder given.
+    pub(crate) fn prepared(
+        origins: &[&Origin],
+        secrets: &dyn Fn(&Path),
+        change: impl FnOnce(&mut EdgePlan),
+    ) -> Self {
+        Self::start(1, origins, Vec::new(), secrets, change)
+    }
+
+    /// With more sockets than that of HTTP.
+    pub(crate) fn listening(
+        origins: &[&Origin],
+        sockets: Vec<TcpListener>,
+        change: impl FnOnce(&mut EdgePlan),
+    ) -> Self {
+        Self::start(1, origins, sockets, &|_| {}, change)
+    }
+
+    fn start(
+        workers: usize,
+        origins: &[&Origin],
+        more: Vec<TcpListener>,
+        secrets: &dyn Fn(&Path),
+        change: impl FnOnce(&mut EdgePlan),
+    ) -> Self {
         let folder = tempfile::Builder::new().prefix("mainstay-test-").tempdir().unwrap();
         for name in ["run", "secrets"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
         std::fs::write(folder.path().join("secrets/cookies"), "0123456789abcdef0123456789abcdef").unwrap();
+        secrets(&folder.path().join("secrets"));
         let first = bind("127.0.0.1:0".parse().unwrap());
         let address = first.local_addr().unwrap();
         let mut sockets = vec![vec![first]];
+        sockets[0].extend(more);
         sockets.extend((1..workers).map(|_| vec![bind(address)]));
         let mut plan = plan(address, origins);
         change(&mut plan);
@@ -90,7 +125,8 @@ impl Edge {
     /// The value of a series.
     pub(crate) fn metric(&self, series: &str) -> f64 {
         let text = self.server.as_ref().unwrap().registry().render();
-        let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+        let line =
+            text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
     }
 
@@ -173,7 +209,13 @@ pub(crate) fn route(name: &str, prefix: &str) -> EdgeRoute {
 }
 
 pub(crate) fn upstream(origin: &Origin) -> Upstream {
-    Upstream { name: origin.name.to_owned(), address: origin.address, weight: 100, backup: false, drain: false }
+    Upstream {
+        name: origin.name.to_owned(),
+        address: origin.address,
+        weight: 100,
+        backup: false,
+        drain: false,
+    }
 }
 
 pub(crate) fn group(name: &str, origins: &[&Origin]) -> UpstreamGroup {

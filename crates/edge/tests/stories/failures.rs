@@ -72,7 +72,9 @@ fn a_lone_upstream_that_restarts_is_waited_for() {
     a.kill();
     let address = edge.address;
     let waiting = std::thread::spawn(move || get(address, "/", ""));
-    until("it was tried", || edge.metric("mainstay_edge_retries_total{group=\"web\",reason=\"connect\"}") > 0.0);
+    until("it was tried", || {
+        edge.metric("mainstay_edge_retries_total{group=\"web\",reason=\"connect\"}") > 0.0
+    });
     a.revive();
     assert_eq!(waiting.join().unwrap().status, 200);
 }
@@ -101,7 +103,9 @@ fn a_request_without_effect_goes_to_another_upstream_with_its_body() {
     a.is(Mood::Hangs);
     let edge = Edge::over(&[&a, &b]);
     for number in 0..6 {
-        let put = format!("PUT /{number} HTTP/1.1\r\nhost: a.test\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
+        let put = format!(
+            "PUT /{number} HTTP/1.1\r\nhost: a.test\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+        );
         let answer = request(edge.address, &put);
         assert_eq!((answer.status, answer.origin().as_str()), (200, "b"));
         assert!(answer.text().ends_with("\n\nabcde"), "{}", answer.text());

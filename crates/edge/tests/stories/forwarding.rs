@@ -15,7 +15,8 @@ fn requests_are_forwarded_in_turn_and_told_about() {
     let mut wire = Wire::to(edge.address);
     let mut count: HashMap<String, usize> = HashMap::new();
     for number in 0..20 {
-        let answer = wire.ask(&format!("GET /x//y/../{number}?q=%2F HTTP/1.1\r\nhost: a.test\r\n\r\n")).unwrap();
+        let answer =
+            wire.ask(&format!("GET /x//y/../{number}?q=%2F HTTP/1.1\r\nhost: a.test\r\n\r\n")).unwrap();
         assert_eq!(answer.status, 200);
         assert_eq!(answer.field("x-request-id").len(), 32);
         assert!(answer.text().starts_with(&format!("GET /x/{number}?q=%2F HTTP/1.1\n")), "{}", answer.text());
@@ -26,7 +27,10 @@ fn requests_are_forwarded_in_turn_and_told_about() {
     assert_eq!(edge.metric("mainstay_edge_requests_total{route=\"all\",method=\"GET\",class=\"2xx\"}"), 20.0);
     let log = edge.stop();
     assert_eq!(log.len(), 20);
-    assert_eq!((&log[0]["route"], &log[0]["target"], &log[0]["tries"]), (&"all".into(), &"web".into(), &1.into()));
+    assert_eq!(
+        (&log[0]["route"], &log[0]["target"], &log[0]["tries"]),
+        (&"all".into(), &"web".into(), &1.into())
+    );
     assert!(log[0]["upstream"] == "a" || log[0]["upstream"] == "b");
     assert_eq!(log[0]["trace_id"].as_str().unwrap().len(), 32);
 }
@@ -114,7 +118,10 @@ fn routes_rewrite_redirect_and_answer() {
     assert_eq!((answer.field("x-frame-options"), answer.field("x-origin")), ("DENY", ""));
     let seen = origin.seen().pop().unwrap();
     assert_eq!(seen.line, "GET /cart?x HTTP/1.1");
-    assert_eq!((seen.field("host"), seen.field("x-set"), seen.field("cookie")), (Some("inner.test"), Some("1"), None));
+    assert_eq!(
+        (seen.field("host"), seen.field("x-set"), seen.field("cookie")),
+        (Some("inner.test"), Some("1"), None)
+    );
     assert_eq!(seen.field("x-forwarded-host"), Some("a.test"));
     let answer = get(edge.address, "/old/page?y", "");
     assert_eq!((answer.status, answer.field("location")), (308, "https://new.test/page?y"));
@@ -142,7 +149,11 @@ fn a_cookie_keeps_a_client_at_its_upstream_even_while_it_drains() {
     }
     let home = first.origin();
     edge.reload(|plan| {
-        plan.groups[0].upstreams.iter_mut().filter(|upstream| upstream.name == home).for_each(|upstream| upstream.drain = true);
+        plan.groups[0]
+            .upstreams
+            .iter_mut()
+            .filter(|upstream| upstream.name == home)
+            .for_each(|upstream| upstream.drain = true);
     })
     .unwrap();
     assert_eq!(get(edge.address, "/", &with_cookie).origin(), home);
@@ -157,8 +168,10 @@ fn a_cookie_keeps_a_client_at_its_upstream_even_while_it_drains() {
 fn the_same_key_goes_to_the_same_upstream() {
     let origins = [Origin::start("a"), Origin::start("b"), Origin::start("c")];
     let edge = Edge::with(&origins.iter().collect::<Vec<_>>(), |plan| {
-        plan.groups[0].balance =
-            BalancePlan::ConsistentHash { by: HashKey::Field { name: "x-key".to_owned() }, bound_percent: 150 };
+        plan.groups[0].balance = BalancePlan::ConsistentHash {
+            by: HashKey::Field { name: "x-key".to_owned() },
+            bound_percent: 150,
+        };
     });
     let mut homes = std::collections::HashSet::new();
     for key in 0..30 {

@@ -103,10 +103,15 @@ fn a_route_has_bounds_of_its_own() {
     });
     let post = |path: &str, length: usize| {
         let body = "x".repeat(length);
-        request(edge.address, &format!("POST {path} HTTP/1.1\r\nhost: a.test\r\ncontent-length: {length}\r\n\r\n{body}")).status
+        request(
+            edge.address,
+            &format!("POST {path} HTTP/1.1\r\nhost: a.test\r\ncontent-length: {length}\r\n\r\n{body}"),
+        )
+        .status
     };
     assert_eq!((post("/", 10), post("/", 11), post("/other", 11)), (200, 413, 200));
-    let chunked = "POST / HTTP/1.1\r\nhost: a.test\r\ntransfer-encoding: chunked\r\n\r\nb\r\nabcdefghijk\r\n0\r\n\r\n";
+    let chunked =
+        "POST / HTTP/1.1\r\nhost: a.test\r\ntransfer-encoding: chunked\r\n\r\nb\r\nabcdefghijk\r\n0\r\n\r\n";
     assert_eq!(request(edge.address, chunked).status, 413);
     a.is(Mood::Frozen);
     let mut slow = Wire::to(edge.address);

@@ -1,5 +1,7 @@
 //! The load balancer as a whole, between clients and upstreams on real sockets.
 
+#![expect(clippy::unwrap_used, clippy::float_cmp, reason = "a story that cannot go on has failed")]
+
 mod changes;
 mod client;
 mod edge;
@@ -7,4 +9,5 @@ mod failures;
 mod forwarding;
 mod limits;
 mod origin;
+mod protocols;
 mod smuggling;

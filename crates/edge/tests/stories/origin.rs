@@ -252,7 +252,11 @@ fn read(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<Seen> {
         fields.push((name.trim().to_owned(), value.trim().to_owned()));
     }
     let value = |wanted: &str| {
-        fields.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.as_str())
+        fields
+            .iter()
+            .rev()
+            .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
+            .map(|(_, value)| value.as_str())
     };
     let mut body = Vec::new();
     if value("transfer-encoding").is_some_and(|value| value.to_ascii_lowercase().contains("chunked")) {

@@ -41,7 +41,11 @@ fn bodies_have_one_length() {
     ] {
         refused(&edge, &origin, &format!("POST / HTTP/1.1\r\nhost: a.test\r\n{fields}\r\n0\r\n\r\n{hidden}"));
     }
-    refused(&edge, &origin, &format!("POST / HTTP/1.0\r\nhost: a.test\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"));
+    refused(
+        &edge,
+        &origin,
+        &format!("POST / HTTP/1.0\r\nhost: a.test\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"),
+    );
 }
 
 #[test]
@@ -60,7 +64,9 @@ fn chunks_are_read_in_one_way() {
     ] {
         let answer = exchange(
             edge.address,
-            &format!("POST / HTTP/1.1\r\nhost: a.test\r\ntransfer-encoding: chunked\r\n\r\n{chunks}GET /hidden HTTP/1.1\r\nhost: a.test\r\n\r\n"),
+            &format!(
+                "POST / HTTP/1.1\r\nhost: a.test\r\ntransfer-encoding: chunked\r\n\r\n{chunks}GET /hidden HTTP/1.1\r\nhost: a.test\r\n\r\n"
+            ),
         );
         assert!(answer.starts_with("HTTP/1.1 400 "), "{chunks:?} gave {answer:?}");
         let seen = origin.seen();
@@ -115,11 +121,24 @@ fn a_path_is_forwarded_as_it_was_routed() {
         secret.action = mainstay_site::plan::edge::RouteAction::Respond { status: 403, body: String::new() };
         plan.routes.insert(0, secret);
     });
-    for path in ["/admin", "/admin/x", "//admin", "/./admin", "/x/../admin", "/%61dmin", "/x/%2e%2e/admin", "/admin%2e", "/x/..//admin"] {
+    for path in [
+        "/admin",
+        "/admin/x",
+        "//admin",
+        "/./admin",
+        "/x/../admin",
+        "/%61dmin",
+        "/x/%2e%2e/admin",
+        "/admin%2e",
+        "/x/..//admin",
+    ] {
         let answer = get(edge.address, path, "");
         let seen = origin.seen();
         // Refused, or, where it is another path, seen upstream as no path below /admin in any reading.
-        assert!(answer.status == 403 || seen.iter().all(|seen| seen.line == "GET /admin. HTTP/1.1"), "{path}: {seen:?}");
+        assert!(
+            answer.status == 403 || seen.iter().all(|seen| seen.line == "GET /admin. HTTP/1.1"),
+            "{path}: {seen:?}"
+        );
     }
     for path in ["/a%2fb", "/a%5cb", "/a\\b", "/%00", "/%0d%0ax", "/..", "/%zz", "/a/../../b"] {
         assert_eq!(get(edge.address, path, "").status, 400, "{path}");
@@ -141,7 +160,8 @@ fn expectations_and_upgrades_are_the_edges_own() {
     let seen = origin.seen().pop().unwrap();
     assert_eq!(seen.body, b"abc");
     // h2c is not passed through: the connection behind it would be another protocol than the edge reads.
-    let fields = "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n";
+    let fields =
+        "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n";
     let answer = get(edge.address, "/h2c", fields);
     assert_ne!(answer.status, 101);
     let seen = origin.seen();
