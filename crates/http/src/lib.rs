@@ -13,7 +13,9 @@
 mod body;
 mod error;
 mod h2;
+mod interim;
 mod message;
+mod opening;
 mod rewound;
 mod shutdown;
 mod transport;
@@ -28,20 +30,24 @@ pub mod encoding;
 pub mod h1;
 pub mod metrics;
 pub mod mime;
+pub mod networks;
 pub mod pages;
 pub mod path;
 pub mod pool;
+pub mod proxy_protocol;
 pub mod request_id;
 pub mod settings;
+pub mod tls;
 pub mod unix_path;
 pub mod worker;
 
 pub use body::read_all;
 pub use error::BodyError;
+pub use interim::Interim;
 pub use message::{
     Body, BodyStream, FileRange, Io, Local, Request, Response, Service, UpgradeRequest, UpgradeTask,
 };
 pub use settings::Settings;
 pub use shutdown::{Phase, Shutdown};
 pub use transport::Transport;
-pub use worker::{Listener, Server, WorkerId};
+pub use worker::{Listener, ListenerOptions, Server, WorkerId};

@@ -11,7 +11,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Uri, Version};
 
-use crate::BodyError;
+use crate::tls::TlsInfo;
+use crate::{BodyError, Interim};
 
 /// A request whose head is complete and whose body may still be on its way.
 pub struct Request {
@@ -25,12 +26,26 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
-    /// The client's address.
+    /// The client's address: what a trusted proxy's PROXY header told, where there was one.
     pub peer: Option<SocketAddr>,
+    /// The address that the client connected to, where known.
+    pub local: Option<SocketAddr>,
+    /// What the client's TLS connection agreed on; none without TLS.
+    pub tls: Option<Rc<TlsInfo>>,
     /// The host that the request is for: `:authority`, absolute-form or `Host`, lower case, without port.
     pub host: Option<String>,
     /// Set when the client asks to leave HTTP/1.1 for another protocol (`Upgrade: websocket`).
     pub upgrade: Option<UpgradeRequest>,
+    /// The way for interim responses (1xx) to the client.
+    pub interim: Interim,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Peer {
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) tls: Option<Rc<TlsInfo>>,
 }
 
 /// A client's wish to change protocols on this connection.

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::tls::TlsMetrics;
+
 /// Shards of a metric. More threads than this share, which is slower but still right.
 const SHARDS: usize = 16;
 /// Label combinations of one family; whatever comes later counts as `other`.
@@ -316,6 +318,7 @@ pub struct EngineMetrics {
     pub(crate) received_bytes: Counter,
     pub(crate) sent_bytes: Counter,
     pub(crate) panics: Counter,
+    pub(crate) tls: TlsMetrics,
     protocol_errors: Family<Counter>,
 }
 
@@ -335,6 +338,7 @@ impl EngineMetrics {
             received_bytes: registry.counter("http_received_bytes_total", "Bytes received from clients."),
             sent_bytes: registry.counter("http_sent_bytes_total", "Bytes sent to clients."),
             panics: registry.counter("http_panics_total", "Connections lost to a panic: bugs."),
+            tls: TlsMetrics::new(registry),
             protocol_errors: registry.counters(
                 "http_protocol_errors_total",
                 "Requests refused and connections closed by the engine, by reason.",

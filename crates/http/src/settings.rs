@@ -52,6 +52,8 @@ impl Default for Limits {
 /// Bounds on how long a client may take. They are kept to within [`TICK`].
 #[derive(Debug, Clone)]
 pub struct Timeouts {
+    /// For a PROXY header and a TLS handshake, from the start of the connection.
+    pub handshake: Duration,
     /// For a whole request head to arrive, from its first byte or from the start of the connection.
     pub head: Duration,
     /// Without a byte of a request body, while the service waits for one.
@@ -73,6 +75,7 @@ pub const TICK: Duration = Duration::from_millis(100);
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
+            handshake: Duration::from_secs(10),
             head: Duration::from_secs(15),
             body: Duration::from_secs(30),
             idle: Duration::from_secs(75),

@@ -9,6 +9,9 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// A client's byte stream. TLS streams implement it with nothing but the defaults.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {
+    /// Whether the end of what is sent is a message of its own, without which the peer takes it for cut off.
+    const SAYS_GOODBYE: bool = false;
+
     /// Sends up to `length` bytes of a file from `offset` on without passing through user space (sendfile(2));
     /// answers how many were taken. `None` where the stream cannot do that.
     fn poll_send_file(

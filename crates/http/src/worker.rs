@@ -18,9 +18,13 @@ use tokio::task::JoinSet;
 use crate::Service;
 use crate::h1::serve::{self, End};
 use crate::h2;
+use crate::message::Peer;
 use crate::metrics::EngineMetrics;
+use crate::networks::Networks;
+use crate::opening::{self, Opened};
 use crate::settings::{Settings, TICK};
 use crate::shutdown::{Phase, Shutdown};
+use crate::tls::{Alpn, ServerTls};
 use crate::transport::Transport;
 use crate::watch::{Watch, Watches};
 
@@ -33,8 +37,19 @@ pub struct WorkerId(pub usize);
 pub enum Listener {
     /// TCP; each worker has a share of the address (`SO_REUSEPORT`) of its own.
     Tcp(std::net::TcpListener),
+    /// TCP with TLS, a PROXY header, or both.
+    TcpWith(std::net::TcpListener, ListenerOptions),
     /// A Unix socket; workers may hold clones of one.
     Unix(std::os::unix::net::UnixListener),
+}
+
+/// What comes before HTTP on a listener's connections.
+#[derive(Debug, Clone, Default)]
+pub struct ListenerOptions {
+    /// With TLS, HTTP/1.1 and h2 as agreed by ALPN.
+    pub tls: Option<ServerTls>,
+    /// Every connection begins with a PROXY header, and comes from one of these networks; others are closed.
+    pub proxy_protocol: Option<Networks>,
 }
 
 /// A running server: its threads, and the signal that stops them.
@@ -192,11 +207,13 @@ impl Drop for Open {
 
 enum Accepting {
     Tcp(TcpListener),
+    TcpWith(TcpListener, Rc<ListenerOptions>),
     Unix(UnixListener),
 }
 
 enum Accepted {
     Tcp(TcpStream, SocketAddr),
+    TcpWith(TcpStream, SocketAddr, Rc<ListenerOptions>),
     Unix(UnixStream),
 }
 
@@ -206,6 +223,10 @@ impl Accepting {
             Listener::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
                 Self::Tcp(TcpListener::from_std(listener)?)
+            }
+            Listener::TcpWith(listener, options) => {
+                listener.set_nonblocking(true)?;
+                Self::TcpWith(TcpListener::from_std(listener)?, Rc::new(options))
             }
             Listener::Unix(listener) => {
                 listener.set_nonblocking(true)?;
@@ -219,6 +240,9 @@ impl Accepting {
             Self::Tcp(listener) => {
                 listener.poll_accept(cx).map_ok(|(stream, peer)| Accepted::Tcp(stream, peer))
             }
+            Self::TcpWith(listener, options) => listener
+                .poll_accept(cx)
+                .map_ok(|(stream, peer)| Accepted::TcpWith(stream, peer, Rc::clone(options))),
             Self::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| Accepted::Unix(stream)),
         }
     }
@@ -300,10 +324,32 @@ async fn accept<S: Service>(
                     Accepted::Tcp(stream, peer) => {
                         // Without it a response could wait for the acknowledgement of its head.
                         let _ = stream.set_nodelay(true);
-                        tasks.spawn_local(connection(stream, Some(peer), worker, watch, service, open));
+                        let peer = Peer { address: Some(peer), local: stream.local_addr().ok(), tls: None };
+                        tasks.spawn_local(connection(stream, peer, worker, watch, service, open));
+                    }
+                    Accepted::TcpWith(stream, peer, options) => {
+                        let _ = stream.set_nodelay(true);
+                        tasks.spawn_local(async move {
+                            let Some(opened) = opening::open(stream, peer, &options, &worker, &watch).await
+                            else {
+                                return;
+                            };
+                            match opened {
+                                Opened::Plain(stream, peer) => {
+                                    connection(stream, peer, worker, watch, service, open).await;
+                                }
+                                Opened::Tls(stream, peer) if is_h2(&peer) => {
+                                    let _open = open;
+                                    h2::serve(*stream, BytesMut::new(), peer, worker, watch, service).await;
+                                }
+                                Opened::Tls(stream, peer) => {
+                                    connection(*stream, peer, worker, watch, service, open).await;
+                                }
+                            }
+                        });
                     }
                     Accepted::Unix(stream) => {
-                        tasks.spawn_local(connection(stream, None, worker, watch, service, open));
+                        tasks.spawn_local(connection(stream, Peer::default(), worker, watch, service, open));
                     }
                 }
             }
@@ -354,15 +400,20 @@ pub(crate) fn note(worker: &Worker, ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
+fn is_h2(peer: &Peer) -> bool {
+    peer.tls.as_ref().is_some_and(|tls| tls.alpn == Some(Alpn::H2))
+}
+
 async fn connection<T: Transport, S: Service>(
     stream: T,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     worker: Rc<Worker>,
     watch: Rc<Watch>,
     service: Rc<S>,
     _open: Open,
 ) {
-    match serve::serve(stream, peer, Rc::clone(&worker), Rc::clone(&watch), Rc::clone(&service)).await {
+    match serve::serve(stream, peer.clone(), Rc::clone(&worker), Rc::clone(&watch), Rc::clone(&service)).await
+    {
         End::Closed => {}
         End::Http2(stream, read) => h2::serve(stream, read, peer, worker, watch, service).await,
     }

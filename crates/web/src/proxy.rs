@@ -14,7 +14,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use mainstay_http::client::Upstream;
 use mainstay_http::pool::{ClientError, Pool, PoolSettings};
-use mainstay_http::{Body, BodyError, BodyStream, Request, Response, UpgradeRequest};
+use mainstay_http::{Body, BodyError, BodyStream, Interim, Request, Response, UpgradeRequest};
 
 use crate::forwarded;
 
@@ -63,8 +63,8 @@ impl Failed {
                 ClientError::ConnectTimedOut(_) => "connect_timeout",
                 ClientError::Busy => "queue_full",
                 ClientError::WaitTimedOut(_) => "queue_timeout",
-                ClientError::TimedOut(_) => "timeout",
-                ClientError::Closed => "closed",
+                ClientError::TimedOut { .. } => "timeout",
+                ClientError::Closed { .. } => "closed",
                 ClientError::Malformed(_) => "malformed",
                 ClientError::RequestBody(_) => "request_body",
             },
@@ -186,6 +186,7 @@ struct Repeatable {
     peer: Option<SocketAddr>,
     host: Option<String>,
     protocol: Option<String>,
+    interim: Interim,
     body: RepeatableBody,
 }
 
@@ -204,6 +205,7 @@ impl Repeatable {
             peer: request.peer,
             host: request.host,
             protocol: request.upgrade.map(|upgrade| upgrade.protocol),
+            interim: request.interim,
             body: match request.body {
                 Body::Full(bytes) => RepeatableBody::Full(bytes),
                 Body::Stream(stream) => RepeatableBody::Shared(Rc::new(RefCell::new(stream))),
@@ -227,8 +229,11 @@ impl Repeatable {
                 RepeatableBody::Shared(stream) => Body::Stream(Box::new(Shared(Rc::clone(stream)))),
             },
             peer: self.peer,
+            local: None,
+            tls: None,
             host: self.host.clone(),
             upgrade: self.protocol.clone().map(|protocol| UpgradeRequest { protocol }),
+            interim: self.interim.clone(),
         }
     }
 }

@@ -93,6 +93,7 @@ impl Drop for Record {
             target: &self.target.name,
             release: self.target.release.as_ref().and_then(|release| release.to_str().ok()),
             user_agent: self.user_agent.as_ref().map_or(&[], |agent| agent.as_bytes()),
+            balanced: None,
         });
     }
 }

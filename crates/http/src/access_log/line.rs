@@ -39,6 +39,56 @@ pub struct Line<'a> {
     pub release: Option<&'a str>,
     /// What the client calls itself.
     pub user_agent: &'a [u8],
+    /// What a load balancer adds.
+    pub balanced: Option<Balanced<'a>>,
+}
+
+/// What a load balancer knows of a request beyond what every server does.
+#[derive(Debug, Clone, Copy)]
+pub struct Balanced<'a> {
+    /// The route that took it.
+    pub route: &'a str,
+    /// The upstream that answered, or was asked last.
+    pub upstream: Option<&'a str>,
+    /// How often upstreams were asked.
+    pub tries: u32,
+    /// How long it waited for an upstream to have room.
+    pub queue: Option<Duration>,
+    /// The client's version of TLS.
+    pub tls: Option<&'a str>,
+    /// The trace that it belongs to.
+    pub trace: Option<&'a [u8]>,
+    /// What the cache had.
+    pub cache: Option<&'a str>,
+    /// Why it was turned away.
+    pub refused: Option<&'a str>,
+}
+
+impl Balanced<'_> {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_text(out, b",\"route\":\"", self.route.as_bytes());
+        if let Some(upstream) = self.upstream {
+            put_text(out, b"\",\"upstream\":\"", upstream.as_bytes());
+        }
+        out.extend_from_slice(b"\",\"tries\":");
+        put_decimal(out, u64::from(self.tries));
+        if let Some(queue) = self.queue {
+            out.extend_from_slice(b",\"queue_duration\":");
+            put_seconds(out, queue);
+        }
+        let texts: [(&[u8], Option<&[u8]>); 4] = [
+            (b",\"tls\":\"", self.tls.map(str::as_bytes)),
+            (b",\"trace_id\":\"", self.trace),
+            (b",\"cache\":\"", self.cache.map(str::as_bytes)),
+            (b",\"refused\":\"", self.refused.map(str::as_bytes)),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                put_text(out, name, text);
+                out.push(b'"');
+            }
+        }
+    }
 }
 
 /// The last second that was formatted.
@@ -91,7 +141,11 @@ impl Line<'_> {
         if let Some(release) = self.release {
             put_text(out, b"\",\"release\":\"", release.as_bytes());
         }
-        put_text(out, b"\",\"user_agent\":\"", self.user_agent);
+        out.push(b'"');
+        if let Some(balanced) = &self.balanced {
+            balanced.put(out);
+        }
+        put_text(out, b",\"user_agent\":\"", self.user_agent);
         out.extend_from_slice(b"\"}\n");
     }
 }
@@ -194,6 +248,7 @@ mod tests {
             target: "app",
             release: Some("r1"),
             user_agent,
+            balanced: None,
         }
     }
 
@@ -213,6 +268,27 @@ mod tests {
              \"protocol\":\"HTTP/1.1\",\"status\":200,\"bytes\":12,\"duration\":1.000042,\
              \"upstream_duration\":0.000007,\"target\":\"app\",\"release\":\"r1\",\"user_agent\":\"agent\"}\n"
         );
+    }
+
+    #[test]
+    fn a_load_balancer_says_more() {
+        let balanced = super::Balanced {
+            route: "all",
+            upstream: Some("u1"),
+            tries: 2,
+            queue: Some(Duration::from_micros(5)),
+            tls: Some("1.3"),
+            trace: Some(b"abc"),
+            cache: Some("hit"),
+            refused: None,
+        };
+        let text = text(&Line { balanced: Some(balanced), ..line("/", b"agent") });
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((read["route"].as_str(), read["upstream"].as_str()), (Some("all"), Some("u1")));
+        assert_eq!((read["tries"].as_u64(), read["queue_duration"].as_f64()), (Some(2), Some(0.000_005)));
+        assert_eq!((read["tls"].as_str(), read["trace_id"].as_str()), (Some("1.3"), Some("abc")));
+        assert_eq!((read["cache"].as_str(), read["user_agent"].as_str()), (Some("hit"), Some("agent")));
+        assert!(read.get("refused").is_none());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::metrics::Counter;
 
-pub use line::Line;
+pub use line::{Balanced, Line};
 pub use writer::{Writer, start};
 
 /// A buffer of this size is handed over.

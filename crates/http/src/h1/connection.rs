@@ -365,6 +365,14 @@ impl<T: Transport> Connection<T> {
         read
     }
 
+    /// Says that nothing more comes, if that can be said at once: whoever does not listen is not waited for.
+    pub(crate) fn poll_goodbye(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(io) = self.io.borrow_mut().as_mut() {
+            let _ = Pin::new(io).poll_shutdown(cx);
+        }
+        Poll::Ready(())
+    }
+
     /// Says that nothing more comes, and throws away what the client still sends, for a bounded time.
     pub(crate) fn poll_linger(&self, cx: &mut Context<'_>, shut: &mut bool, left: &mut usize) -> Poll<()> {
         if !*shut {

@@ -22,11 +22,17 @@ pub(crate) struct Outgoing {
     large: Bytes,
     /// Written after the large piece.
     tail: &'static [u8],
+    /// Written into a stream that may still hold it, such as TLS.
+    unflushed: bool,
 }
 
 impl Outgoing {
-    /// Whether all is written.
+    /// Whether all is written and has left.
     pub(crate) fn is_empty(&self) -> bool {
+        self.is_written() && !self.unflushed
+    }
+
+    fn is_written(&self) -> bool {
         self.written == self.buffer.len() && self.large.is_empty() && self.tail.is_empty()
     }
 
@@ -53,7 +59,7 @@ impl Outgoing {
         cx: &mut Context<'_>,
         progress: &mut usize,
     ) -> Poll<io::Result<()>> {
-        while !self.is_empty() {
+        while !self.is_written() {
             let head = &self.buffer[self.written..];
             let wrote = if self.large.is_empty() && self.tail.is_empty() {
                 ready!(Pin::new(&mut *io).poll_write(cx, head))?
@@ -65,8 +71,11 @@ impl Outgoing {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             *progress += wrote;
+            self.unflushed = true;
             self.advance(wrote);
         }
+        ready!(Pin::new(&mut *io).poll_flush(cx))?;
+        self.unflushed = false;
         self.buffer.clear();
         self.written = 0;
         Poll::Ready(Ok(()))

@@ -2,7 +2,6 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
 use std::pin::pin;
 use std::rc::Rc;
@@ -17,12 +16,12 @@ use super::connection::{Connection, Next, linger_bytes};
 use super::head::{Rejection, RequestHead};
 use super::respond::{self, Delimiter, Persistence};
 use crate::body::read_piece;
-use crate::message::{BodyStream, UpgradeTask};
+use crate::message::{BodyStream, Peer, UpgradeTask};
 use crate::rewound::Rewound;
 use crate::transport::Transport;
 use crate::watch::{NEVER, Watch};
 use crate::worker::{InFlight, Worker};
-use crate::{Body, FileRange, Request, Response, Service, UpgradeRequest};
+use crate::{Body, FileRange, Interim, Request, Response, Service, UpgradeRequest};
 
 /// Up to this size a file is read behind the head and both go out in one write; above, it is sent by sendfile(2).
 const SMALL_FILE_BYTES: u64 = 32 * 1024;
@@ -58,7 +57,7 @@ struct Asked {
 /// Answers requests until the connection ends.
 pub(crate) async fn serve<T: Transport, S: Service>(
     io: T,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     worker: Rc<Worker>,
     watch: Rc<Watch>,
     service: Rc<S>,
@@ -71,7 +70,12 @@ pub(crate) async fn serve<T: Transport, S: Service>(
         first = false;
         let head = match next {
             Next::Request(head) => *head,
-            Next::Close => return End::Closed,
+            Next::Close => {
+                if T::SAYS_GOODBYE {
+                    poll_fn(|cx| connection.poll_goodbye(cx)).await;
+                }
+                return End::Closed;
+            }
             Next::Refuse(rejection) => {
                 refuse(&connection, rejection).await;
                 return End::Closed;
@@ -82,7 +86,7 @@ pub(crate) async fn serve<T: Transport, S: Service>(
                 return io.map_or(End::Closed, |io| End::Http2(io, bytes));
             }
         };
-        match exchange(&connection, head, peer, &service).await {
+        match exchange(&connection, head, &peer, &service).await {
             After::Continue => {}
             After::Abort => return End::Closed,
             After::Close => {
@@ -107,7 +111,7 @@ pub(crate) async fn serve<T: Transport, S: Service>(
 async fn exchange<T: Transport, S: Service>(
     connection: &Rc<Connection<T>>,
     head: RequestHead,
-    peer: Option<SocketAddr>,
+    peer: &Peer,
     service: &Rc<S>,
 ) -> After {
     let asked = Asked {
@@ -123,9 +127,12 @@ async fn exchange<T: Transport, S: Service>(
         version: head.version,
         headers: head.headers,
         body: IncomingBody::of(connection, connection.request.get()),
-        peer,
+        peer: peer.address,
+        local: peer.local,
+        tls: peer.tls.clone(),
         host: head.host,
         upgrade: head.upgrade.map(|protocol| UpgradeRequest { protocol }),
+        interim: Interim::default(),
     };
     let _in_flight = InFlight::new(&connection.worker);
     let response = {
@@ -384,7 +391,9 @@ async fn close<T: Transport>(connection: &Connection<T>) {
     };
     if clean {
         // Nothing is unread, so closing sends FIN and not a reset.
-        let _ = poll_fn(|cx| connection.poll_flush(cx)).await;
+        if poll_fn(|cx| connection.poll_flush(cx)).await.is_ok() && T::SAYS_GOODBYE {
+            poll_fn(|cx| connection.poll_goodbye(cx)).await;
+        }
     } else {
         linger(connection).await;
     }

@@ -9,7 +9,6 @@ mod stream;
 mod wire;
 
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -20,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::Service;
 use crate::h1::connection::H2_PREFACE;
+use crate::message::Peer;
 use crate::rewound::Rewound;
 use crate::transport::Transport;
 use crate::watch::{NEVER, Watch};
@@ -35,7 +35,7 @@ const PENDING_RESETS: usize = 32;
 pub(crate) async fn serve<T: Transport, S: Service>(
     io: T,
     read: BytesMut,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     worker: Rc<Worker>,
     watch: Rc<Watch>,
     service: Rc<S>,
@@ -91,7 +91,7 @@ pub(crate) async fn serve<T: Transport, S: Service>(
 struct Serving<T: Transport, S> {
     wire: Wire<Rewound<T>>,
     connection: Connection<Wire<Rewound<T>>, Bytes>,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     worker: Rc<Worker>,
     watch: Rc<Watch>,
     service: Rc<S>,
@@ -193,8 +193,13 @@ impl<T: Transport, S: Service> Serving<T, S> {
         respond: SendResponse<Bytes>,
         cx: &mut Context<'_>,
     ) {
-        let answer =
-            stream::answer(request, respond, self.peer, Rc::clone(&self.worker), Rc::clone(&self.service));
+        let answer = stream::answer(
+            request,
+            respond,
+            self.peer.clone(),
+            Rc::clone(&self.worker),
+            Rc::clone(&self.service),
+        );
         let mut answer: Pin<Box<dyn Future<Output = ()>>> = Box::pin(answer);
         if answer.as_mut().poll(cx).is_pending() {
             self.tasks.spawn_local(answer);

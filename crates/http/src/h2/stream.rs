@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -19,11 +18,11 @@ use crate::body::{into_stream, read_piece};
 use crate::h1::fields;
 use crate::h1::head::Rejection;
 use crate::h1::respond::{self, Delimiter, hop_by_hop};
-use crate::message::BodyStream;
+use crate::message::{BodyStream, Peer};
 use crate::pool::Deadline;
 use crate::watch::{NEVER, Pace};
 use crate::worker::{InFlight, Worker};
-use crate::{Body, BodyError, FileRange, Request, Response, Service};
+use crate::{Body, BodyError, FileRange, Interim, Request, Response, Service};
 
 /// Bytes for which capacity is asked at once.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -34,7 +33,7 @@ const SMALL_FILE_BYTES: u64 = 32 * 1024;
 pub(crate) async fn answer<S: Service>(
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     worker: Rc<Worker>,
     service: Rc<S>,
 ) {
@@ -53,9 +52,12 @@ pub(crate) async fn answer<S: Service>(
         version: Version::HTTP_2,
         headers: head.headers,
         body: StreamBody::of(body, length, &worker),
-        peer,
+        peer: peer.address,
+        local: peer.local,
+        tls: peer.tls,
         host,
         upgrade: None,
+        interim: Interim::default(),
     };
     let response = {
         let mut answer = pin!(service.call(request));

@@ -78,6 +78,7 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
                 }
             }
         }
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         // A full buffer is about to be filled again; giving it back each time would cost more than the writing.
         let more_will_come = self.gathered.len() >= BUFFER_BYTES;
         self.gathered.clear();

@@ -10,9 +10,10 @@ use http::{HeaderValue, Method, Response as HttpResponse, StatusCode};
 use tokio_util::io::poll_read_buf;
 
 use super::body::UpstreamBody;
+use super::error::is_idempotent;
 use super::io::{Deadline, UpstreamIo};
 use super::splice::splice;
-use super::{ClientError, Home, PoolSettings};
+use super::{ClientError, Home, PoolSettings, Sent};
 use crate::body::into_stream;
 use crate::h1::answer::{self, Malformed, ResponseFraming, ResponseHead};
 use crate::h1::chunked;
@@ -108,13 +109,6 @@ impl Outbound {
     }
 }
 
-fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
-    )
-}
-
 /// A connection with a request on it.
 pub(crate) struct Exchange {
     pub(crate) io: UpstreamIo,
@@ -182,11 +176,17 @@ impl Exchange {
                 Poll::Ready(Ok(0) | Err(_)) if self.received => {
                     return Poll::Ready(Err(Malformed("the head is incomplete").into()));
                 }
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(ClientError::Closed)),
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    let sent = self.sent(outbound);
+                    return Poll::Ready(Err(ClientError::Closed { sent }));
+                }
                 Poll::Ready(Ok(_)) => self.received = true,
                 Poll::Pending => {
                     return match self.deadline.poll(cx) {
-                        Poll::Ready(()) => Poll::Ready(Err(ClientError::TimedOut(self.settings.first_byte))),
+                        Poll::Ready(()) => {
+                            let (after, sent) = (self.settings.first_byte, self.sent(outbound));
+                            Poll::Ready(Err(ClientError::TimedOut { after, sent }))
+                        }
                         Poll::Pending => Poll::Pending,
                     };
                 }
@@ -245,6 +245,15 @@ impl Exchange {
             }
         }
         Ok(())
+    }
+
+    /// How much of the request the upstream can have seen.
+    fn sent(&self, outbound: &Outbound) -> Sent {
+        match self.sent {
+            0 => Sent::Nothing,
+            _ if self.is_sent(outbound.stream.as_ref()) => Sent::Whole,
+            _ => Sent::Part,
+        }
     }
 
     /// Whether all of the request was written.

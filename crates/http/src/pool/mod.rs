@@ -5,8 +5,10 @@
 //! is left over: whatever else happens, it is closed.
 
 mod body;
+mod error;
 mod exchange;
 mod io;
+mod limit;
 mod splice;
 
 use std::cell::{Cell, RefCell};
@@ -19,15 +21,30 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use crate::client::Upstream;
-use crate::h1::answer::Malformed;
-use crate::{BodyError, Request, Response};
+use crate::{Request, Response};
+pub use error::{ClientError, Sent};
 use exchange::{Exchange, Outbound};
 pub(crate) use io::Deadline;
 use io::UpstreamIo;
+pub use limit::{Hold, SharedLimit};
+
+/// What is spoken to upstreams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// HTTP/1.1: one request at a time on a connection.
+    #[default]
+    Http1,
+    /// HTTP/2: by prior knowledge on a plain connection, by ALPN with TLS. Many requests share a connection.
+    Http2,
+}
 
 /// Bounds of a pool, each for one upstream and one worker.
 #[derive(Debug, Clone)]
 pub struct PoolSettings {
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Requests at once on one h2 connection, if the upstream allows as many.
+    pub streams: usize,
     /// Connections that are open at once.
     pub connections: usize,
     /// Requests that wait for a connection.
@@ -51,6 +68,8 @@ pub struct PoolSettings {
 impl Default for PoolSettings {
     fn default() -> Self {
         Self {
+            protocol: Protocol::Http1,
+            streams: 100,
             connections: 128,
             waiting: 1024,
             wait: Duration::from_secs(10),
@@ -60,47 +79,6 @@ impl Default for PoolSettings {
             idle: Duration::from_secs(30),
             head_bytes: 64 * 1024,
             upgrade_idle: Duration::from_hours(1),
-        }
-    }
-}
-
-/// Why there is no response.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The upstream cannot be reached: 502, or 503 while it is known to start.
-    #[error("cannot connect to the upstream: {0}")]
-    Connect(std::io::Error),
-    /// It was not reached in time: 504.
-    #[error("the upstream took no connection within {0:?}")]
-    ConnectTimedOut(Duration),
-    /// All connections are busy and too many requests wait: 503.
-    #[error("too many requests wait for the upstream")]
-    Busy,
-    /// All connections stayed busy: 503.
-    #[error("no connection to the upstream became free within {0:?}")]
-    WaitTimedOut(Duration),
-    /// No response in time: 504.
-    #[error("no response within {0:?}")]
-    TimedOut(Duration),
-    /// The upstream closed the connection without a response: 502.
-    #[error("the upstream closed the connection without a response")]
-    Closed,
-    /// What came is no valid response: 502.
-    #[error("the upstream's response is malformed: {0}")]
-    Malformed(#[from] Malformed),
-    /// The client's own body broke; see [`BodyError::status`].
-    #[error("the request's body broke: {0}")]
-    RequestBody(BodyError),
-}
-
-impl ClientError {
-    /// The status that a proxy answers with.
-    pub fn status(&self) -> http::StatusCode {
-        match self {
-            Self::Connect(_) | Self::Closed | Self::Malformed(_) => http::StatusCode::BAD_GATEWAY,
-            Self::ConnectTimedOut(_) | Self::TimedOut(_) => http::StatusCode::GATEWAY_TIMEOUT,
-            Self::Busy | Self::WaitTimedOut(_) => http::StatusCode::SERVICE_UNAVAILABLE,
-            Self::RequestBody(error) => error.status(),
         }
     }
 }
@@ -121,11 +99,26 @@ struct Endpoint {
     /// One permit for each connection that is in use.
     permits: Arc<Semaphore>,
     waiting: Cell<usize>,
+    /// The upstream is no longer wanted: nothing is kept.
+    left: Cell<bool>,
 }
 
 struct Idle {
     io: UpstreamIo,
     since: Instant,
+}
+
+/// What one worker's pool has for one upstream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections, idle and in use; one that is being opened counts as in use.
+    pub open: usize,
+    /// Connections without a request.
+    pub idle: usize,
+    /// HTTP/1.1: connections with a request. h2: requests, of which many share a connection.
+    pub in_use: usize,
+    /// Requests that wait for a connection.
+    pub waiting: usize,
 }
 
 /// Upstreams that a pool knows at once; whoever names more makes the oldest idle ones be forgotten.
@@ -143,6 +136,17 @@ impl Pool {
     /// A request is sent a second time only if a kept connection turned out to be closed, before any byte of a
     /// response: when nothing was sent, or the method is idempotent, and the whole request is still at hand.
     pub async fn send(&self, upstream: &Upstream, request: Request) -> Result<Response, ClientError> {
+        self.send_holding(upstream, request, Hold::default()).await
+    }
+
+    /// Like [`Pool::send`]. What is held, such as a permit of a [`SharedLimit`], is dropped when the exchange is over:
+    /// with an error here, or when the response's body is complete, broken or dropped.
+    pub async fn send_holding(
+        &self,
+        upstream: &Upstream,
+        request: Request,
+        hold: Hold,
+    ) -> Result<Response, ClientError> {
         let endpoint = self.endpoint(upstream);
         let mut outbound = Outbound::new(request);
         let permit = self.permit(&endpoint).await?;
@@ -160,14 +164,29 @@ impl Pool {
                         endpoint: Rc::clone(&endpoint),
                         pool: Rc::downgrade(&self.0),
                         _permit: permit,
+                        _hold: hold,
                     };
                     return Ok(exchange.into_response(head, outbound, home));
                 }
                 // A second stale connection is not tried: the next one is new.
-                Err(ClientError::Closed) if reused && outbound.may_be_sent_again(&exchange) => {}
+                Err(ClientError::Closed { .. }) if reused && outbound.may_be_sent_again(&exchange) => {}
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Closes the idle connections of an upstream that is no longer wanted. Those in use close when their exchange ends.
+    pub fn close_upstream(&self, upstream: &Upstream) {
+        if let Some(endpoint) = self.0.endpoints.borrow_mut().remove(upstream) {
+            endpoint.left.set(true);
+            endpoint.idle.borrow_mut().clear();
+        }
+    }
+
+    /// How many connections to an upstream this worker has.
+    pub fn counts(&self, upstream: &Upstream) -> Counts {
+        let endpoints = self.0.endpoints.borrow();
+        endpoints.get(upstream).map_or_else(Counts::default, |endpoint| endpoint.counts(&self.0.settings))
     }
 
     fn endpoint(&self, upstream: &Upstream) -> Rc<Endpoint> {
@@ -182,6 +201,7 @@ impl Pool {
             idle: RefCell::default(),
             permits: Arc::new(Semaphore::new(self.0.settings.connections)),
             waiting: Cell::new(0),
+            left: Cell::new(false),
         });
         endpoints.insert(upstream.clone(), Rc::clone(&endpoint));
         endpoint
@@ -229,6 +249,12 @@ impl Drop for Waiting<'_> {
 }
 
 impl Endpoint {
+    fn counts(&self, settings: &PoolSettings) -> Counts {
+        let idle = self.idle.borrow().len();
+        let in_use = settings.connections.saturating_sub(self.permits.available_permits());
+        Counts { open: idle + in_use, idle, in_use, waiting: self.waiting.get() }
+    }
+
     /// The connection that was used last and is still open and silent.
     fn take_idle(&self, limit: Duration) -> Option<UpstreamIo> {
         loop {
@@ -245,12 +271,16 @@ pub(crate) struct Home {
     endpoint: Rc<Endpoint>,
     pool: Weak<Inner>,
     _permit: OwnedSemaphorePermit,
+    _hold: Hold,
 }
 
 impl Home {
     /// Takes back a connection that is clean.
     fn keep(self, io: UpstreamIo) {
         let Some(pool) = self.pool.upgrade() else { return };
+        if self.endpoint.left.get() {
+            return;
+        }
         self.endpoint.idle.borrow_mut().push(Idle { io, since: Instant::now() });
         if pool.sweeper.borrow().is_none() {
             let sweeper = tokio::task::spawn_local(sweep(Rc::downgrade(&pool), pool.settings.idle));

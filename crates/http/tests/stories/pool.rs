@@ -11,7 +11,7 @@ use crate::support::{FILE_BYTES, Running, collect};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Version};
 use mainstay_http::pool::{ClientError, Pool, PoolSettings, Upstream};
-use mainstay_http::{Body, BodyError, BodyStream, Request, UpgradeRequest};
+use mainstay_http::{Body, BodyError, BodyStream, Interim, Request, UpgradeRequest};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::LocalOptions;
 
@@ -31,8 +31,11 @@ fn request(method: Method, path: &str, body: Body) -> Request {
         headers: HeaderMap::new(),
         body,
         peer: None,
+        local: None,
+        tls: None,
         host: Some("a".into()),
         upgrade: None,
+        interim: Interim::default(),
     }
 }
 
@@ -237,7 +240,7 @@ fn what_may_have_been_worked_on_is_not_sent_again() {
                 request(Method::POST, "/", Body::Full(Bytes::from_static(b"x")))
             };
             let error = pool.send(&upstream, second).await.err();
-            assert!(matches!(error, Some(ClientError::Closed)), "{error:?}");
+            assert!(matches!(error, Some(ClientError::Closed { .. })), "{error:?}");
             assert_eq!(connections.load(Ordering::SeqCst), 1);
         });
     }
@@ -250,7 +253,7 @@ fn waits_are_bounded() {
     run(async {
         let pool = Pool::new(hasty());
         let never = pool.send(&upstream, get("/never")).await.err();
-        assert!(matches!(never, Some(ClientError::TimedOut(_))), "{never:?}");
+        assert!(matches!(never, Some(ClientError::TimedOut { .. })), "{never:?}");
         let _first = pool.send(&upstream, get("/endless")).await.unwrap();
         let _second = pool.send(&upstream, get("/endless")).await.unwrap();
         let (third, fourth) = tokio::join!(pool.send(&upstream, get("/")), pool.send(&upstream, get("/")));

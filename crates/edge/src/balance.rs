@@ -1,1 +1,0 @@
-//! Which upstream takes a request.

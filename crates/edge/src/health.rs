@@ -1,1 +1,0 @@
-//! Which upstreams are fit to take requests.

@@ -1,1 +1,0 @@
-//! How often requests may come.

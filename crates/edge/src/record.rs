@@ -1,0 +1,188 @@
+//! What is noted of a request while it is answered, and told at its end: in the access log and in the metrics.
+
+use std::future::Future as _;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::USER_AGENT;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+use mainstay_http::access_log::{Balanced, Line};
+use mainstay_http::{Body, BodyError, BodyStream, Request};
+use tokio::time::Sleep;
+
+use crate::admission::Admitted;
+use crate::flight::Flight;
+use crate::in_force::Slot;
+use crate::service::Worker;
+use crate::site::Route;
+use crate::trace::TraceId;
+
+/// The client left before there was a response; no one gets to see it but the log.
+const CLIENT_LEFT: u16 = 499;
+
+/// A request on its way. Tells about it when it is dropped.
+pub(crate) struct Record {
+    worker: Rc<Worker>,
+    pub(crate) started: Instant,
+    pub(crate) id: HeaderValue,
+    pub(crate) method: Method,
+    uri: Uri,
+    host: Option<String>,
+    pub(crate) client: Option<IpAddr>,
+    version: Version,
+    user_agent: Option<HeaderValue>,
+    pub(crate) tls: Option<&'static str>,
+    pub(crate) trace: Option<TraceId>,
+    pub(crate) route: Rc<Route>,
+    /// The name of the upstream that answered, or was asked last.
+    pub(crate) upstream: Option<Rc<str>>,
+    pub(crate) group: Option<Rc<str>>,
+    pub(crate) upstream_time: Option<Duration>,
+    pub(crate) tries: u32,
+    pub(crate) queued: Option<Duration>,
+    pub(crate) cache: Option<&'static str>,
+    pub(crate) refused: Option<&'static str>,
+    /// Held until the response is complete.
+    pub(crate) flight: Option<Flight>,
+    pub(crate) admitted: Option<Admitted>,
+    pub(crate) slot: Option<Slot>,
+    status: u16,
+    bytes: u64,
+}
+
+impl Record {
+    pub(crate) fn new(worker: &Rc<Worker>, route: &Rc<Route>, request: &Request, id: HeaderValue) -> Self {
+        worker.metrics.in_flight.add(1);
+        Self {
+            worker: Rc::clone(worker),
+            started: Instant::now(),
+            id,
+            method: request.method.clone(),
+            uri: request.uri.clone(),
+            host: request.host.clone(),
+            client: request.peer.map(|peer| peer.ip().to_canonical()),
+            version: request.version,
+            user_agent: request.headers.get(USER_AGENT).cloned(),
+            tls: request.tls.as_ref().map(|tls| tls.version),
+            trace: None,
+            route: Rc::clone(route),
+            upstream: None,
+            group: None,
+            upstream_time: None,
+            tries: 0,
+            queued: None,
+            cache: None,
+            refused: None,
+            flight: None,
+            admitted: None,
+            slot: None,
+            status: CLIENT_LEFT,
+            bytes: 0,
+        }
+    }
+
+    /// Takes note of the response. A body that is still on its way keeps the record until its end; other bodies count as
+    /// sent when they are handed over.
+    pub(crate) fn answered(mut self, status: StatusCode, body: Body) -> Body {
+        self.status = status.as_u16();
+        match body {
+            Body::Stream(stream) if self.method != Method::HEAD => {
+                let left = self.route.timeout.map(|timeout| self.started + timeout);
+                let deadline = left.map(|deadline| Box::pin(tokio::time::sleep_until(deadline.into())));
+                Body::Stream(Box::new(Recorded { stream, record: self, deadline }))
+            }
+            Body::Upgrade(task) => Body::Upgrade(Box::new(move |io| {
+                Box::pin(async move {
+                    task(io).await;
+                    drop(self);
+                })
+            })),
+            body => {
+                self.bytes = if self.method == Method::HEAD { 0 } else { body.length().unwrap_or(0) };
+                body
+            }
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let duration = self.started.elapsed();
+        let route = &self.route;
+        self.worker.metrics.in_flight.add(-1);
+        route.metrics.duration.observe(duration);
+        route.metrics.sent.add(self.bytes);
+        route.metrics.answered(&self.method, StatusCode::from_u16(self.status).unwrap_or_default());
+        if let Some(reason) = self.refused {
+            route.metrics.refused(reason);
+        }
+        self.worker.log.write(&Line {
+            id: self.id.as_bytes(),
+            client: self.client,
+            method: &self.method,
+            host: self.host.as_deref().unwrap_or_default(),
+            path: self.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str),
+            version: self.version,
+            status: self.status,
+            bytes: self.bytes,
+            duration,
+            upstream: self.upstream_time,
+            target: self.group.as_deref().unwrap_or("edge"),
+            release: None,
+            user_agent: self.user_agent.as_ref().map_or(&[], |agent| agent.as_bytes()),
+            balanced: Some(Balanced {
+                route: &route.name,
+                upstream: self.upstream.as_deref(),
+                tries: self.tries,
+                queue: self.queued,
+                tls: self.tls,
+                trace: self.trace.as_ref().map(<[u8; 32]>::as_slice),
+                cache: self.cache,
+                refused: self.refused,
+            }),
+        });
+    }
+}
+
+/// A body whose bytes are counted, and whose time is bounded where the route says so.
+struct Recorded {
+    stream: Box<dyn BodyStream>,
+    record: Record,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl BodyStream for Recorded {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let polled = self.stream.poll_data(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(piece))) => self.record.bytes += piece.len() as u64,
+            Poll::Ready(Some(Err(error))) => {
+                if let Some(flight) = &mut self.record.flight {
+                    flight.broke(error, Instant::now());
+                }
+            }
+            Poll::Ready(None) => {}
+            Poll::Pending => {
+                if let Some(deadline) = &mut self.deadline
+                    && deadline.as_mut().poll(cx).is_ready()
+                {
+                    let seconds = self.record.route.timeout.map_or(0, |timeout| timeout.as_secs() as u32);
+                    return Poll::Ready(Some(Err(BodyError::TimedOut { seconds })));
+                }
+            }
+        }
+        polled
+    }
+
+    fn trailers(&mut self) -> Option<HeaderMap> {
+        self.stream.trailers()
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        self.stream.remaining()
+    }
+}

@@ -1,0 +1,307 @@
+//! Answers requests on one worker.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION};
+use http::{HeaderValue, Method, StatusCode};
+use mainstay_http::access_log::AccessLog;
+use mainstay_http::compress::{self, Wish};
+use mainstay_http::path::SitePath;
+use mainstay_http::request_id::RequestIds;
+use mainstay_http::{Body, Request, Response, Service};
+use tokio::sync::mpsc;
+
+use crate::balance::random::Random;
+use crate::client;
+use crate::control::Told;
+use crate::fields::{self, AddressValues, Arrival, X_REQUEST_ID};
+use crate::flight::Failed;
+use crate::forward::{self, Known, Outgoing};
+use crate::health::Event;
+use crate::in_force::SharedGroup;
+use crate::metrics::Metrics;
+use crate::record::Record;
+use crate::retry::Failure;
+use crate::route::Asked;
+use crate::site::{Action, Forward, Site};
+use crate::{pages, shed, target, trace};
+
+/// Seconds after which a client that met a busy group may try again.
+const BUSY_SECS: u32 = 1;
+
+/// One worker's load balancer.
+pub(crate) struct Edge(pub(crate) Rc<Worker>);
+
+/// What one worker has.
+pub(crate) struct Worker {
+    pub(crate) number: usize,
+    pub(crate) site: RefCell<Rc<Site>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) log: Rc<AccessLog>,
+    pub(crate) ids: RequestIds,
+    pub(crate) random: RefCell<Random>,
+    pub(crate) addresses: AddressValues,
+    pub(crate) told: mpsc::Sender<Told>,
+}
+
+/// Why a request gets no answer of an upstream.
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    /// Where it was turned away by us: the reason, in metrics and log.
+    pub(crate) reason: Option<&'static str>,
+    pub(crate) retry_after_secs: Option<u32>,
+}
+
+impl Refusal {
+    fn plain(status: StatusCode) -> Self {
+        Self { status, reason: None, retry_after_secs: None }
+    }
+
+    pub(crate) fn busy(reason: &'static str) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self { status, reason: Some(reason), retry_after_secs: Some(BUSY_SECS) }
+    }
+
+    /// No upstream answered.
+    pub(crate) fn upstream(failed: &Failed) -> Self {
+        let status = match failed.failure {
+            Failure::Timeout | Failure::WentDown => StatusCode::GATEWAY_TIMEOUT,
+            Failure::NotConnected => return Self::busy("unreachable"),
+            _ => StatusCode::BAD_GATEWAY,
+        };
+        Self::plain(status)
+    }
+}
+
+impl Service for Edge {
+    async fn call(self: Rc<Self>, request: Request) -> Response {
+        let worker = &self.0;
+        let site = Rc::clone(&worker.site.borrow());
+        let peer = request.peer.map(|peer| peer.ip().to_canonical());
+        let trusted = peer.is_some_and(|peer| site.trusted.contains(peer));
+        let fresh = worker.ids.next();
+        let brought = (trusted && site.in_force.plan.keep_request_ids)
+            .then(|| fields::brought_id(&request.headers).cloned())
+            .flatten();
+        // Hexadecimal digits are a valid value.
+        let id = brought.unwrap_or_else(|| {
+            HeaderValue::from_bytes(&fresh).unwrap_or(HeaderValue::from_static("none"))
+        });
+        let mut record = Record::new(worker, &site.nobody, &request, id);
+        if trusted && let Some(peer) = peer {
+            record.client = Some(client::address(peer, &request.headers, &site.trusted));
+        }
+        let json = pages::wants_json(&request.headers);
+        let wish = site.in_force.plan.compress.then(|| {
+            Wish::of(&request.method, &request.headers, request.host.as_deref().unwrap_or_default())
+        });
+        let answered = worker.answer(&site, request, trusted, &fresh, &mut record).await;
+        let mut response = match answered {
+            Ok(response) => match &wish {
+                Some(wish) => compress::response(response, wish),
+                None => response,
+            },
+            Err(Turned::Away(refusal)) => {
+                record.refused = refusal.reason;
+                pages::error(refusal.status, record.id.as_bytes(), json, refusal.retry_after_secs)
+            }
+            Err(Turned::Closed) => {
+                record.refused = Some("maintenance");
+                match &site.maintenance {
+                    Some(closed) => pages::maintenance(&closed.message, closed.retry_after_secs, json),
+                    None => pages::error(StatusCode::SERVICE_UNAVAILABLE, record.id.as_bytes(), json, None),
+                }
+            }
+        };
+        record.route.response_edits.apply(response.headers_mut());
+        response.headers_mut().insert(X_REQUEST_ID, record.id.clone());
+        let status = response.status();
+        let body = std::mem::take(response.body_mut());
+        *response.body_mut() = record.answered(status, body);
+        response
+    }
+}
+
+/// Why a request is not answered as it wishes.
+enum Turned {
+    Away(Refusal),
+    /// Maintenance.
+    Closed,
+}
+
+impl From<Refusal> for Turned {
+    fn from(refusal: Refusal) -> Self {
+        Self::Away(refusal)
+    }
+}
+
+impl From<StatusCode> for Turned {
+    fn from(status: StatusCode) -> Self {
+        Self::Away(Refusal::plain(status))
+    }
+}
+
+impl Worker {
+    /// Tells the control thread what was seen of an upstream. If that is too busy, it will see the next one.
+    pub(crate) fn tell(&self, group: &Arc<SharedGroup>, event: Event) {
+        if self.told.try_send(Told::Health(Arc::clone(group), event)).is_err() {
+            self.metrics.events_dropped.inc();
+        }
+    }
+
+    async fn answer(
+        self: &Rc<Self>,
+        site: &Rc<Site>,
+        mut request: Request,
+        trusted: bool,
+        fresh: &[u8; 32],
+        record: &mut Record,
+    ) -> Result<Response, Turned> {
+        let host = request.host.as_deref().unwrap_or_default();
+        let host = host.strip_suffix('.').unwrap_or(host);
+        // Also where the client was shown a certificate that is not this host's (RFC 9110, 15.5.20).
+        if !site.hosts.contains(host) || request.tls.as_ref().is_some_and(|tls| !tls.is_for(host)) {
+            return Err(StatusCode::MISDIRECTED_REQUEST.into());
+        }
+        if request.method == Method::TRACE || request.method == Method::CONNECT {
+            return Err(StatusCode::METHOD_NOT_ALLOWED.into());
+        }
+        // `OPTIONS *` is about the server, and has no path (RFC 9110, 9.3.7).
+        if request.uri.path() == "*" {
+            return Ok(options());
+        }
+        let raw = request.uri.path().to_owned();
+        let path = SitePath::parse(&raw).map_err(|_| StatusCode::BAD_REQUEST)?;
+        if let Some(closed) = &site.maintenance
+            && !record.client.is_some_and(|client| closed.allow.contains(client))
+        {
+            return Err(Turned::Closed);
+        }
+        let asked = Asked {
+            host,
+            path: &path.decoded,
+            query: request.uri.query(),
+            method: &request.method,
+            headers: &request.headers,
+            client: record.client,
+        };
+        let number = site.routes.find(&asked).ok_or(StatusCode::NOT_FOUND)?;
+        let route = Rc::clone(&site.targets[number]);
+        record.route = Rc::clone(&route);
+        let known = Known { client: record.client, headers: &request.headers, path: &path.decoded };
+        for rate in &route.rates {
+            let key = rate.by.as_ref().map_or(0, |by| known.hash(by));
+            if let Some(seconds) = rate.table.check(key, record.started).retry_after_secs() {
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                let retry_after_secs = Some(u32::try_from(seconds).unwrap_or(u32::MAX));
+                return Err(Refusal { status, reason: Some("rate"), retry_after_secs }.into());
+            }
+        }
+        if let Some(slots) = &route.slots {
+            record.slot = Some(slots.take().ok_or_else(|| Refusal::busy("concurrency"))?);
+        }
+        let forward = match &route.action {
+            Action::Redirect { to, status, segments } => {
+                let rest = target::after_segments(&path.encoded, *segments);
+                return redirect(*status, &target::location(to, rest, request.uri.query()));
+            }
+            Action::Respond { status, body } => return Ok(fixed(*status, body)),
+            Action::Forward(forward) => forward,
+        };
+        if let Some(length) = request.headers.get(CONTENT_LENGTH) {
+            let length = length.to_str().ok().and_then(|length| length.parse().ok());
+            route.metrics.received.add(length.unwrap_or(0));
+        }
+        request.body = forward::limited(std::mem::take(&mut request.body), route.body_bytes)?;
+        let place = forward.place(self, &request.headers).ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+        let key = forward::key(&place.group, &known);
+        record.group = Some(Rc::clone(&place.group.label));
+        // A route without a time limit has long polls, which are slow for reasons of their own.
+        if site.in_force.plan.shed && route.timeout.is_some() {
+            let began = Instant::now();
+            let admitted = place.group.gate.admit().await;
+            record.queued = Some(began.elapsed()).filter(|waited| *waited > Duration::from_micros(100));
+            record.admitted = Some(admitted.map_err(|shed| Refusal {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                reason: Some(shed.label()),
+                retry_after_secs: Some(shed::RETRY_AFTER_SECS),
+            })?);
+        }
+        self.prepare(&mut request, &path, forward, trusted, fresh, record)?;
+        route.request_edits.apply(&mut request.headers);
+        let outgoing = Outgoing::new(request);
+        let sending = forward::send(self, &place, key, &outgoing, record);
+        match route.timeout {
+            None => Ok(sending.await?),
+            Some(timeout) => match tokio::time::timeout(timeout, sending).await {
+                Ok(sent) => Ok(sent?),
+                Err(_) => Err(StatusCode::GATEWAY_TIMEOUT.into()),
+            },
+        }
+    }
+
+    /// Makes a client's request one that an upstream expects from a proxy.
+    fn prepare(
+        &self,
+        request: &mut Request,
+        path: &SitePath<'_>,
+        forward: &Forward,
+        trusted: bool,
+        fresh: &[u8; 32],
+        record: &mut Record,
+    ) -> Result<(), StatusCode> {
+        let host = request.headers.get(HOST).cloned().or_else(|| {
+            let authority = request.uri.authority()?;
+            HeaderValue::from_str(authority.as_str()).ok()
+        });
+        forward.change.apply(&mut request.uri, path).map_err(|_| StatusCode::BAD_REQUEST)?;
+        let arrival = Arrival {
+            peer: request.peer.map(|peer| peer.ip()),
+            client: record.client,
+            trusted,
+            secure: record.tls.is_some(),
+            port: request.local.map(|local| local.port()),
+            host: host.as_ref(),
+            id: &record.id,
+        };
+        fields::forward(&mut request.headers, &arrival, &self.addresses);
+        record.trace = Some(trace::pass_on(&mut request.headers, fresh));
+        match (&forward.host, host) {
+            (Some(host), _) => {
+                request.headers.insert(HOST, host.clone());
+            }
+            (None, Some(host)) => {
+                request.headers.insert(HOST, host);
+            }
+            (None, None) => {}
+        }
+        Ok(())
+    }
+}
+
+fn redirect(status: StatusCode, location: &str) -> Result<Response, Turned> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = status;
+    let location = HeaderValue::from_str(location).map_err(|_| StatusCode::BAD_REQUEST)?;
+    response.headers_mut().insert(LOCATION, location);
+    Ok(response)
+}
+
+fn fixed(status: StatusCode, body: &bytes::Bytes) -> Response {
+    let mut response = Response::new(Body::Full(body.clone()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn options() -> Response {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    response
+}

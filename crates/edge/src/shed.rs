@@ -1,1 +1,0 @@
-//! How much is taken on at once.

@@ -1,1 +1,0 @@
-//! A signed cookie that keeps a client at its upstream.
