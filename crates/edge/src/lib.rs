@@ -46,6 +46,7 @@ mod sockets;
 mod status;
 pub mod sticky;
 mod target;
+pub mod tcp;
 mod trace;
 mod upstreams;
 

@@ -1,11 +1,14 @@
 //! A byte stream whose first bytes were already read.
 
+use std::fs::File;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::transport::Transport;
 
 /// A stream that gives back bytes which were read too early.
 pub(crate) struct Rewound<T> {
@@ -57,5 +60,21 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Rewound<T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl<T: Transport> Transport for Rewound<T> {
+    fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
+        file: &File,
+        offset: u64,
+        length: u64,
+    ) -> Option<Poll<io::Result<usize>>> {
+        self.io.poll_send_file(cx, file, offset, length)
+    }
+
+    fn poll_write_more(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        self.io.poll_write_more(cx, bytes)
     }
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use rustix::net::SendFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -23,6 +24,12 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {
     ) -> Option<Poll<io::Result<usize>>> {
         None
     }
+
+    /// Writes bytes that something follows at once, so that both leave together (`MSG_MORE`). `None` where the stream
+    /// cannot do that.
+    fn poll_write_more(&self, _cx: &mut Context<'_>, _bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        None
+    }
 }
 
 /// Bytes taken by one sendfile call at most: one connection must not hold its worker for long.
@@ -36,9 +43,16 @@ impl Transport for TcpStream {
         offset: u64,
         length: u64,
     ) -> Option<Poll<io::Result<usize>>> {
-        Some(send_file(
+        Some(when_writable(
             || self.poll_write_ready(cx),
             || self.try_io(Interest::WRITABLE, || sendfile_once(self, file, offset, length)),
+        ))
+    }
+
+    fn poll_write_more(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        Some(when_writable(
+            || self.poll_write_ready(cx),
+            || self.try_io(Interest::WRITABLE, || Ok(rustix::net::send(self, bytes, SendFlags::MORE)?)),
         ))
     }
 }
@@ -51,9 +65,16 @@ impl Transport for UnixStream {
         offset: u64,
         length: u64,
     ) -> Option<Poll<io::Result<usize>>> {
-        Some(send_file(
+        Some(when_writable(
             || self.poll_write_ready(cx),
             || self.try_io(Interest::WRITABLE, || sendfile_once(self, file, offset, length)),
+        ))
+    }
+
+    fn poll_write_more(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        Some(when_writable(
+            || self.poll_write_ready(cx),
+            || self.try_io(Interest::WRITABLE, || Ok(rustix::net::send(self, bytes, SendFlags::MORE)?)),
         ))
     }
 }
@@ -64,7 +85,7 @@ fn sendfile_once(socket: impl std::os::fd::AsFd, file: &File, offset: u64, lengt
     Ok(rustix::fs::sendfile(socket, file, Some(&mut offset), count)?)
 }
 
-fn send_file(
+fn when_writable(
     mut ready: impl FnMut() -> Poll<io::Result<()>>,
     mut send: impl FnMut() -> io::Result<usize>,
 ) -> Poll<io::Result<usize>> {

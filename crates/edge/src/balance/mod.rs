@@ -24,7 +24,7 @@ pub mod hash;
 mod member;
 pub mod random;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tried;
 
 use std::time::{Duration, Instant};
@@ -333,8 +333,8 @@ fn smooth_turn(members: &mut [Member], takes_part: impl Fn(&Member) -> bool) -> 
         if !takes_part(member) {
             continue;
         }
-        member.turn += member.share as i64;
-        total += member.share as i64;
+        member.turn += member.share.cast_signed();
+        total += member.share.cast_signed();
         if richest.is_none_or(|(_, most)| member.turn > most) {
             richest = Some((index, member.turn));
         }

@@ -1,6 +1,6 @@
 //! Numbers that look random, from a seed: decisions stay repeatable.
 
-/// A generator (SplitMix64). Not for secrets.
+/// A generator (`SplitMix64`). Not for secrets.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -11,6 +11,8 @@ impl Random {
     }
 
     /// The next number.
+    // An iterator would promise methods that nobody wants of a generator.
+    #[expect(clippy::should_implement_trait)]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
@@ -18,7 +20,7 @@ impl Random {
 
     /// A number below `limit`; 0 if the limit is 0.
     pub fn below(&mut self, limit: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(limit) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
     }
 
     /// A number from 0 up to, not including, 1.

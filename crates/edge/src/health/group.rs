@@ -195,8 +195,8 @@ impl GroupHealth {
             }
             Event::ProbeEnded(upstream, passed) => {
                 if let Some(index) = self.index(upstream)
-                    && self.outlier.probe_ended(index, passed, now)
-                    && !self.put_out(index, Cause::Probe, now)
+                    && let Some(cause) = self.outlier.probe_ended(index, passed, now)
+                    && !self.put_out(index, cause, now)
                 {
                     self.outlier.let_in(index, now);
                 }
@@ -209,14 +209,11 @@ impl GroupHealth {
         let member = &mut self.members[index];
         let Some(active) = member.active.as_mut() else { return };
         let was_down = matches!(active.state(), CheckedState::Down(_));
-        match failure {
-            Some(reason) => {
-                active.failed(check.number, reason, &mut self.random, now);
-            }
-            None => {
-                let began = active.passed(check.number, &mut self.random, now);
-                member.refused.take_if(|(at, _)| began.is_some_and(|began| began >= *at));
-            }
+        if let Some(reason) = failure {
+            active.failed(check.number, reason, &mut self.random, now);
+        } else {
+            let began = active.passed(check.number, &mut self.random, now);
+            member.refused.take_if(|(at, _)| began.is_some_and(|began| began >= *at));
         }
         if *active.state() != CheckedState::Up {
             // Checks that say it is down say all that there is to say.
@@ -237,7 +234,7 @@ impl GroupHealth {
             if *active.state() == CheckedState::Up {
                 member.refused = Some((now, reason));
             }
-        } else if !self.outlier.is_out(index) {
+        } else if !matches!(self.outlier.standing(index).0, Standing::Out { .. }) {
             self.put_out(index, Cause::Refused, now);
         }
     }

@@ -26,6 +26,8 @@ mod condition;
 mod group;
 mod outlier;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 pub use self::active::{ActiveHealth, CheckedState};

@@ -85,7 +85,7 @@ impl Outlier {
         (&member.standing, member.since)
     }
 
-    /// Whether an upstream is out, or only on probation.
+    /// Whether an upstream is out, or on probation.
     pub fn is_out(&self, index: usize) -> bool {
         self.members[index].standing != Standing::In
     }
@@ -158,18 +158,19 @@ impl Outlier {
         }
     }
 
-    /// It ended; `None` if it says nothing because the client left. Returns whether the upstream failed again.
-    pub fn probe_ended(&mut self, index: usize, passed: Option<bool>, now: Instant) -> bool {
+    /// It ended; `None` if it says nothing because the client left. Returns why to put the upstream out again, if it failed.
+    pub fn probe_ended(&mut self, index: usize, passed: Option<bool>, now: Instant) -> Option<Cause> {
         let member = &mut self.members[index];
         if !matches!(member.standing, Standing::Probing | Standing::Probation) {
-            return false;
+            return None;
         }
         match passed {
             Some(true) => member.let_in(now),
-            Some(false) => return true,
+            Some(false) if member.refusals > 0 => return Some(Cause::Refused),
+            Some(false) => return Some(Cause::Probe),
             None => member.enter(Standing::Probation, now),
         }
-        false
+        None
     }
 
     /// Lets an upstream in: it is known to be well, or to be another process than the one that failed.

@@ -71,7 +71,7 @@ impl RateTable {
         let now = u64::try_from(now.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX / 2);
         let place = mix(key ^ self.seed);
         let shard = &self.shards[(place >> 60) as usize];
-        let set = ((place & u64::from(u32::MAX)) * self.sets_per_shard as u64 >> 32) as usize;
+        let set = (((place & u64::from(u32::MAX)) * self.sets_per_shard as u64) >> 32) as usize;
         // A panic elsewhere leaves numbers that are still numbers.
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         let place = shard.find(key, set, self.windows.len(), now);
@@ -133,18 +133,15 @@ fn judge(windows: &[Window], whole_at: &[u64], now: u64) -> Verdict {
     let mut refused: Option<(usize, Duration)> = None;
     for (index, (window, whole_at)) in windows.iter().zip(whole_at).enumerate() {
         let used = window.charged(*whole_at, now) - now;
-        match window.whole_nanos.checked_sub(used) {
-            Some(left) => {
-                let remaining = u32::try_from(left / window.each_nanos).unwrap_or(u32::MAX);
-                if remaining < nearest.1 {
-                    nearest = (index, remaining, Duration::from_nanos(used));
-                }
+        if let Some(left) = window.whole_nanos.checked_sub(used) {
+            let remaining = u32::try_from(left / window.each_nanos).unwrap_or(u32::MAX);
+            if remaining < nearest.1 {
+                nearest = (index, remaining, Duration::from_nanos(used));
             }
-            None => {
-                let retry_after = Duration::from_nanos(used - window.whole_nanos);
-                if refused.is_none_or(|(_, longest)| retry_after > longest) {
-                    refused = Some((index, retry_after));
-                }
+        } else {
+            let retry_after = Duration::from_nanos(used - window.whole_nanos);
+            if refused.is_none_or(|(_, longest)| retry_after > longest) {
+                refused = Some((index, retry_after));
             }
         }
     }

@@ -155,9 +155,8 @@ pub fn decide(
 /// What speaks against a retry, whatever is left to spend.
 fn forbidden(plan: &RetryPlan, failed: &Try) -> Option<Stop> {
     let unprocessed = match failed.failure {
-        Failure::Begun => return Some(Stop::Answered),
         Failure::Status(502..=504) if plan.on_status => false,
-        Failure::Status(_) => return Some(Stop::Answered),
+        Failure::Begun | Failure::Status(_) => return Some(Stop::Answered),
         Failure::NotConnected | Failure::NotProcessed => true,
         Failure::Closed | Failure::Timeout | Failure::WentDown => !failed.sent,
     };

@@ -39,7 +39,7 @@ const SMOOTHING: f64 = 0.3;
 /// The limit of one group, for one worker.
 #[derive(Debug)]
 pub struct Limit {
-    limit: f64,
+    most: f64,
     /// Seconds of a request that does not wait; none until the first window.
     base: Option<f64>,
     window: Window,
@@ -73,7 +73,7 @@ impl Limit {
         let mut random = Random::new(seed);
         let relearn_at = now + RELEARN.mul_f64(0.5 + random.unit());
         Self {
-            limit: FIRST_LIMIT,
+            most: FIRST_LIMIT,
             base: None,
             window: Window::new(now),
             phase: Phase::Starting,
@@ -88,7 +88,7 @@ impl Limit {
             Phase::Emptying(_) | Phase::Learning => RELEARN_SHARE,
             Phase::Starting | Phase::Following => 1.0,
         };
-        ((self.limit * share) as u32).max(LEAST_LIMIT)
+        ((self.most * share) as u32).max(LEAST_LIMIT)
     }
 
     /// Takes in the latency of a request that ended, if it says anything, and how many were in flight with it.
@@ -129,7 +129,7 @@ impl Limit {
             self.phase = Phase::Emptying(now + Duration::from_secs_f64((2.0 * mean).min(5.0)));
             return;
         }
-        let felt = f64::from(window.most_in_flight) >= self.limit * 0.8;
+        let felt = f64::from(window.most_in_flight) >= self.most * 0.8;
         if !felt {
             return;
         }
@@ -138,11 +138,11 @@ impl Limit {
             self.phase = Phase::Following;
         }
         let wanted = match self.phase {
-            Phase::Starting => self.limit * 2.0,
-            _ => self.limit * gradient + self.limit.sqrt(),
+            Phase::Starting => self.most * 2.0,
+            _ => self.most * gradient + self.most.sqrt(),
         };
-        let limit = self.limit + SMOOTHING * (wanted - self.limit);
-        self.limit = limit.clamp(f64::from(LEAST_LIMIT), f64::from(MOST_LIMIT));
+        let limit = self.most + SMOOTHING * (wanted - self.most);
+        self.most = limit.clamp(f64::from(LEAST_LIMIT), f64::from(MOST_LIMIT));
     }
 }
 

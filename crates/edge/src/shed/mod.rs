@@ -6,7 +6,7 @@
 //! is both together.
 //!
 //! What must not be counted: requests that are slow because they wait, not because the upstream works, such as long
-//! polls, event streams and WebSockets. The time until the head of the response is what is learnt from, so streams and
+//! polls, event streams and `WebSocket`s. The time until the head of the response is what is learnt from, so streams and
 //! upgrades harm nothing as long as their heads come at once. A long poll, whose head itself waits, is excluded: a route
 //! without a time limit (`timeout_ms` 0) does not go through a shedder, and a long poll with a limit belongs into a
 //! group of its own, or gets a limit of its own by the route's `concurrent`. One that slips in is taken for

@@ -101,6 +101,13 @@ const ESSENTIAL: [HeaderName; 8] = [
     http::header::CACHE_CONTROL,
 ];
 
+/// What proxies tell those behind them. Whoever names such a field in `Connection` does not remove it: a client behind a
+/// trusted proxy could otherwise strip what the proxy says of it.
+fn is_of_proxies(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip" | "x-request-id")
+}
+
 /// Reads `Connection` and removes every field that belongs to this connection only: the known ones and those that
 /// `Connection` names (RFC 9110, 7.6.1).
 pub fn take_hop_by_hop(headers: &mut HeaderMap) -> Result<Options, ConnectionError> {
@@ -123,7 +130,9 @@ pub fn take_hop_by_hop(headers: &mut HeaderMap) -> Result<Options, ConnectionErr
                 if ESSENTIAL.contains(&name) {
                     return Err(ConnectionError::NamesEssentialField);
                 }
-                named.push(name);
+                if !is_of_proxies(&name) {
+                    named.push(name);
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 //! The `h2` crate bounds what one frame may do; this bounds how many there may be. `PING`, `SETTINGS` and reset floods
 //! (CVE-2023-44487, CVE-2019-9512, CVE-2019-9515, CVE-2025-8671) are one frame repeated.
 
-const FRAME_HEAD: usize = 9;
+pub(crate) const FRAME_HEAD: usize = 9;
 /// A reset costs a started request, so it weighs more than other frames.
 const RESET_WEIGHT: u64 = 8;
 /// Bytes that we send for each frame of flow control that a client owes us.

@@ -3,6 +3,8 @@
 //! Requests that are answered at once (small files, redirects) are answered in the connection's own task, all those of
 //! one read together, and go out in one write. Only those that have to wait get a task of their own.
 
+mod files;
+mod gathered;
 mod meter;
 mod request;
 mod stream;
@@ -196,6 +198,7 @@ impl<T: Transport, S: Service> Serving<T, S> {
         let answer = stream::answer(
             request,
             respond,
+            self.wire.clone(),
             self.peer.clone(),
             Rc::clone(&self.worker),
             Rc::clone(&self.service),

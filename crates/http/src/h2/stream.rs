@@ -13,13 +13,16 @@ use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, DATE};
 use http::{HeaderMap, HeaderValue, Version};
 
+use super::files::{FileWire, Lent, stand_in};
 use super::request;
+use super::wire::Wire;
 use crate::body::{into_stream, read_piece};
 use crate::h1::fields;
 use crate::h1::head::Rejection;
 use crate::h1::respond::{self, Delimiter, hop_by_hop};
 use crate::message::{BodyStream, Peer};
 use crate::pool::Deadline;
+use crate::transport::Transport;
 use crate::watch::{NEVER, Pace};
 use crate::worker::{InFlight, Worker};
 use crate::{Body, BodyError, FileRange, Interim, Request, Response, Service};
@@ -30,9 +33,10 @@ const PIECE_BYTES: usize = 64 * 1024;
 const SMALL_FILE_BYTES: u64 = 32 * 1024;
 
 /// Answers one request.
-pub(crate) async fn answer<S: Service>(
+pub(crate) async fn answer<T: Transport, S: Service>(
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    wire: Wire<T>,
     peer: Peer,
     worker: Rc<Worker>,
     service: Rc<S>,
@@ -69,7 +73,7 @@ pub(crate) async fn answer<S: Service>(
         .await
     };
     if let Some(response) = response {
-        send(&mut respond, &worker, &method, response).await;
+        send(&mut respond, &wire, &worker, &method, response).await;
     }
 }
 
@@ -94,6 +98,7 @@ fn put_date(headers: &mut HeaderMap, worker: &Worker) {
 
 async fn send(
     respond: &mut SendResponse<Bytes>,
+    wire: &dyn FileWire,
     worker: &Rc<Worker>,
     method: &http::Method,
     mut response: Response,
@@ -119,6 +124,7 @@ async fn send(
     let sent = match body {
         Body::Full(bytes) => stream.send_data(bytes, true).map_err(|_| Broken::Client),
         Body::File(range) if range.length <= SMALL_FILE_BYTES => send_small_file(&mut stream, range),
+        Body::File(range) => send_file(&mut stream, wire, worker, range).await,
         body => match into_stream(body) {
             Some(body) => send_stream(&mut stream, worker, body, delimiter).await,
             None => stream.send_data(Bytes::new(), true).map_err(|_| Broken::Client),
@@ -145,6 +151,35 @@ fn send_small_file(stream: &mut SendStream<Bytes>, mut range: FileRange) -> Resu
         let piece = read_piece(&mut range).map_err(|_| Broken::Body)?;
         stream.send_data(piece, range.length == 0).map_err(|_| Broken::Client)?;
     }
+    Ok(())
+}
+
+/// Has a file framed as if it were in memory; the bytes themselves take their place on the wire.
+async fn send_file(
+    stream: &mut SendStream<Bytes>,
+    wire: &dyn FileWire,
+    worker: &Rc<Worker>,
+    range: FileRange,
+) -> Result<(), Broken> {
+    let mut left = range.length;
+    // Frames that were promised have to be kept, so a file that is too short must be noticed before.
+    if range.file.metadata().map_err(|_| Broken::Body)?.len() < range.offset.saturating_add(left) {
+        return Err(Broken::Body);
+    }
+    let lent = Lent::new(wire, stream.stream_id().as_u32(), range);
+    let mut window = Patience::new(worker, worker.settings.timeouts.write);
+    while left > 0 {
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX);
+        let room = poll_fn(|cx| window.poll_room(cx, stream, wanted)).await?;
+        let part = stand_in(room.min(wanted));
+        left -= part.len() as u64;
+        stream.send_data(part, left == 0).map_err(|_| Broken::Client)?;
+    }
+    // Until the last frame is out: a client that leaves now must not leave an open file behind.
+    poll_fn(
+        |cx| if lent.poll_done(cx).is_ready() { Poll::Ready(()) } else { stream.poll_reset(cx).map(|_| ()) },
+    )
+    .await;
     Ok(())
 }
 

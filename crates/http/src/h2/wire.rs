@@ -1,9 +1,9 @@
 //! The stream under an h2 connection: metered, counted, under a deadline for clients that take nothing, and buffered.
 //!
 //! The `h2` crate writes and flushes every DATA frame by itself. Here frames gather until the connection has nothing
-//! more to say, or the buffer is full: a system call for each 64 KiB and not for each 16 KiB.
+//! more to say, or the buffer is full. Files take their places in the frames here (see `files`).
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -11,14 +11,15 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::files::{FileWire, Files};
+use super::gathered::{Frames, Gathered};
 use super::meter::FrameMeter;
+use crate::transport::Transport;
 use crate::watch::{Pace, Watch};
 use crate::worker::Worker;
 
 /// Bytes that gather at most.
-const BUFFER_BYTES: usize = 64 * 1024;
-/// A buffer that has grown is given back when it is empty: idle connections hold little.
-const KEPT_BYTES: usize = 8 * 1024;
+const BUFFER_BYTES: usize = 128 * 1024;
 
 /// The stream; one half is inside the `h2` crate, the other in the hands of whoever decides when to write.
 pub(crate) struct Wire<T>(Rc<RefCell<Inner<T>>>);
@@ -35,20 +36,32 @@ struct Inner<T> {
     pace: Pace,
     worker: Rc<Worker>,
     watch: Rc<Watch>,
-    gathered: Vec<u8>,
-    written: usize,
+    files: Files,
+    frames: Frames,
+    gathered: Gathered,
     /// A writer was turned away because the buffer was full.
     refused: bool,
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
+impl<T: Transport> Wire<T> {
     /// A stream whose client begins with a preface of `preface` bytes.
     pub(crate) fn new(io: T, worker: Rc<Worker>, watch: Rc<Watch>, preface: usize) -> Self {
         let settings = &worker.settings;
         let meter = FrameMeter::new(settings.h2.control_frames_per_second, preface);
         let pace = Pace::new(settings.timeouts.write, settings.limits.minimum_rate);
-        let (gathered, written, refused) = (Vec::new(), 0, false);
-        Self(Rc::new(RefCell::new(Inner { io, meter, pace, worker, watch, gathered, written, refused })))
+        let (files, frames, gathered) = (Files::default(), Frames::default(), Gathered::default());
+        let refused = false;
+        Self(Rc::new(RefCell::new(Inner {
+            io,
+            meter,
+            pace,
+            worker,
+            watch,
+            files,
+            frames,
+            gathered,
+            refused,
+        })))
     }
 
     /// Writes what has gathered. Answers whether someone who was turned away may try again.
@@ -59,14 +72,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> Inner<T> {
+impl<T: Transport> FileWire for Wire<T> {
+    fn files(&self) -> RefMut<'_, Files> {
+        RefMut::map(self.0.borrow_mut(), |inner| &mut inner.files)
+    }
+}
+
+impl<T: Transport> Inner<T> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.gathered.len() {
+        while !self.gathered.is_empty() {
             let now = self.worker.watches.clock.now_ms();
-            match Pin::new(&mut self.io).poll_write(cx, &self.gathered[self.written..]) {
+            match self.gathered.poll_write(&mut self.io, cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(count)) => {
-                    self.written += count;
                     self.worker.metrics.sent_bytes.add(count as u64);
                     self.meter.sent(count);
                     self.pace.moved(count, &self.watch.write_by, now);
@@ -78,14 +96,10 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
                 }
             }
         }
-        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
-        // A full buffer is about to be filled again; giving it back each time would cost more than the writing.
-        let more_will_come = self.gathered.len() >= BUFFER_BYTES;
-        self.gathered.clear();
-        if !more_will_come {
-            self.gathered.shrink_to(KEPT_BYTES);
+        if Pin::new(&mut self.io).poll_flush(cx)?.is_pending() {
+            self.pace.wait(&self.watch.write_by, self.worker.watches.clock.now_ms());
+            return Poll::Pending;
         }
-        self.written = 0;
         Poll::Ready(Ok(()))
     }
 }
@@ -111,7 +125,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
+impl<T: Transport> AsyncWrite for Wire<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
     }
@@ -128,7 +142,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
             ready!(drained)?;
         }
         for slice in slices {
-            inner.gathered.extend_from_slice(slice);
+            inner.frames.put(slice, &mut inner.files, &mut inner.gathered);
         }
         Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
     }

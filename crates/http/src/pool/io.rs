@@ -2,35 +2,88 @@
 
 use std::future::Future as _;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
+use crate::Request;
 use crate::client::Upstream;
+use crate::proxy_protocol::{self, Addresses, Version};
+use crate::tls::{self, Alpn, ClientTls, UpstreamTlsStream};
 use crate::unix_path::SocketPath;
+
+/// What comes before HTTP on connections to upstreams.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectOptions {
+    /// TLS. Its ALPN has to ask for the protocol that the pool speaks.
+    pub tls: Option<ClientTls>,
+    /// A PROXY header that names the client. Such a connection carries one request (or one upgraded connection) of one
+    /// client, and is then closed: no one else may be taken for that client.
+    pub proxy_protocol: Option<Version>,
+}
+
+/// The two ends of the client's connection, for a PROXY header.
+pub(crate) fn client_of(request: &Request) -> Option<Addresses> {
+    let source = request.peer?;
+    // Where the client connected to is not always known; the header has no way to leave it out.
+    let nowhere = |source: SocketAddr| match source {
+        SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
+        SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),
+    };
+    Some(Addresses { source, destination: request.local.unwrap_or_else(|| nowhere(source)) })
+}
 
 /// A stream to an upstream.
 pub(crate) enum UpstreamIo {
     Tcp(TcpStream),
     Unix(UnixStream),
+    TcpTls(Box<UpstreamTlsStream<TcpStream>>),
+    UnixTls(Box<UpstreamTlsStream<UnixStream>>),
 }
 
 impl UpstreamIo {
-    pub(crate) async fn connect(upstream: &Upstream) -> io::Result<Self> {
+    /// Connects, sends a PROXY header, and shakes hands, as far as the options say.
+    pub(crate) async fn connect(
+        upstream: &Upstream,
+        options: &ConnectOptions,
+        client: Option<Addresses>,
+    ) -> io::Result<Self> {
+        let header = options.proxy_protocol.map(|version| proxy_protocol::header(version, client));
+        let header = header.unwrap_or_default();
         match upstream {
             Upstream::Unix(path) => {
                 let short = SocketPath::new(path)?;
-                Ok(Self::Unix(UnixStream::connect(short.as_path()).await?))
+                let mut stream = UnixStream::connect(short.as_path()).await?;
+                stream.write_all(&header).await?;
+                Ok(match &options.tls {
+                    None => Self::Unix(stream),
+                    Some(tls) => Self::UnixTls(Box::new(tls.connect(stream, None).await?)),
+                })
             }
             Upstream::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
+                let mut stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                Ok(Self::Tcp(stream))
+                stream.write_all(&header).await?;
+                Ok(match &options.tls {
+                    None => Self::Tcp(stream),
+                    Some(tls) => Self::TcpTls(Box::new(tls.connect(stream, Some(address.ip())).await?)),
+                })
             }
+        }
+    }
+
+    /// The protocol that was agreed on by ALPN.
+    #[allow(dead_code, reason = "asked by whoever speaks more than one protocol")]
+    pub(crate) fn negotiated(&self) -> Option<Alpn> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::TcpTls(stream) => tls::negotiated(stream),
+            Self::UnixTls(stream) => tls::negotiated(stream),
         }
     }
 
@@ -42,25 +95,31 @@ impl UpstreamIo {
     }
 }
 
+/// Does the same on whatever stream it is.
+macro_rules! on_each {
+    ($io:expr, $stream:ident => $act:expr) => {
+        match $io.get_mut() {
+            UpstreamIo::Tcp($stream) => $act,
+            UpstreamIo::Unix($stream) => $act,
+            UpstreamIo::TcpTls($stream) => $act,
+            UpstreamIo::UnixTls($stream) => $act,
+        }
+    };
+}
+
 impl AsyncRead for UpstreamIo {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
+        on_each!(self, stream => Pin::new(stream).poll_read(cx, buffer))
     }
 }
 
 impl AsyncWrite for UpstreamIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
+        on_each!(self, stream => Pin::new(stream).poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -68,25 +127,19 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-        }
+        on_each!(self, stream => Pin::new(stream).poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_each!(self, stream => Pin::new(stream).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        on_each!(self, stream => Pin::new(stream).poll_shutdown(cx))
     }
 }
 

@@ -21,9 +21,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use crate::client::Upstream;
+use crate::proxy_protocol::Addresses;
 use crate::{Request, Response};
 pub use error::{ClientError, Sent};
 use exchange::{Exchange, Outbound};
+pub use io::ConnectOptions;
 pub(crate) use io::Deadline;
 use io::UpstreamIo;
 pub use limit::{Hold, SharedLimit};
@@ -43,6 +45,8 @@ pub enum Protocol {
 pub struct PoolSettings {
     /// What is spoken.
     pub protocol: Protocol,
+    /// What comes before it on a connection.
+    pub options: ConnectOptions,
     /// Requests at once on one h2 connection, if the upstream allows as many.
     pub streams: usize,
     /// Connections that are open at once.
@@ -69,6 +73,7 @@ impl Default for PoolSettings {
     fn default() -> Self {
         Self {
             protocol: Protocol::Http1,
+            options: ConnectOptions::default(),
             streams: 100,
             connections: 128,
             waiting: 1024,
@@ -148,6 +153,7 @@ impl Pool {
         hold: Hold,
     ) -> Result<Response, ClientError> {
         let endpoint = self.endpoint(upstream);
+        let client = io::client_of(&request);
         let mut outbound = Outbound::new(request);
         let permit = self.permit(&endpoint).await?;
         let mut kept = endpoint.take_idle(self.0.settings.idle);
@@ -155,7 +161,7 @@ impl Pool {
             let reused = kept.is_some();
             let io = match kept.take() {
                 Some(io) => io,
-                None => self.connect(upstream).await?,
+                None => self.connect(upstream, client).await?,
             };
             let mut exchange = Exchange::new(io, &outbound, &self.0.settings);
             match poll_fn(|cx| exchange.poll_head(cx, &mut outbound)).await {
@@ -223,9 +229,16 @@ impl Pool {
         }
     }
 
-    async fn connect(&self, upstream: &Upstream) -> Result<UpstreamIo, ClientError> {
+    /// Opens a connection; `client` is for the PROXY header, if one is sent.
+    async fn connect(
+        &self,
+        upstream: &Upstream,
+        client: Option<Addresses>,
+    ) -> Result<UpstreamIo, ClientError> {
         let limit = self.0.settings.connect;
-        match tokio::time::timeout(limit, UpstreamIo::connect(upstream)).await {
+        match tokio::time::timeout(limit, UpstreamIo::connect(upstream, &self.0.settings.options, client))
+            .await
+        {
             Ok(connected) => connected.map_err(ClientError::Connect),
             Err(_) => Err(ClientError::ConnectTimedOut(limit)),
         }
@@ -278,7 +291,9 @@ impl Home {
     /// Takes back a connection that is clean.
     fn keep(self, io: UpstreamIo) {
         let Some(pool) = self.pool.upgrade() else { return };
-        if self.endpoint.left.get() {
+        // What a PROXY header says holds for one client.
+        let of_one_client = pool.settings.options.proxy_protocol.is_some();
+        if self.endpoint.left.get() || of_one_client {
             return;
         }
         self.endpoint.idle.borrow_mut().push(Idle { io, since: Instant::now() });

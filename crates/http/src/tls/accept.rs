@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Instant;
 
+use rustls::server::Acceptor;
 use rustls::{AlertDescription, Error, PeerIncompatible};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::LazyConfigAcceptor;
@@ -95,7 +96,7 @@ where
 {
     let begin = Instant::now();
     let current = tls.current();
-    let mut acceptor = LazyConfigAcceptor::new(Default::default(), Bounded::new(io, HANDSHAKE_BYTES));
+    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), Bounded::new(io, HANDSHAKE_BYTES));
     let mut start = match (&mut acceptor).await {
         Ok(start) => start,
         Err(error) => {

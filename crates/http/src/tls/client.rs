@@ -1,6 +1,7 @@
 //! TLS to upstreams: who they must be, and what we show them.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::Resumption;
@@ -57,7 +58,7 @@ pub struct ClientTls {
 }
 
 /// A stream to an upstream over TLS.
-pub(crate) type UpstreamTlsStream<T> = tokio_rustls::client::TlsStream<T>;
+pub type UpstreamTlsStream<T> = tokio_rustls::client::TlsStream<T>;
 
 impl ClientTls {
     /// Reads authorities and certificates once; the system's are read once in a process.
@@ -94,20 +95,25 @@ impl ClientTls {
         Ok(Self { config: Arc::new(config), name: name.transpose()? })
     }
 
-    /// Makes a connection to `address` into one over TLS. The caller bounds the time.
-    pub async fn connect<T>(&self, io: T, address: std::net::IpAddr) -> io::Result<UpstreamTlsStream<T>>
+    /// Makes a connection into one over TLS; `address` is verified if no name is given. The caller bounds the time.
+    pub async fn connect<T>(&self, io: T, address: Option<IpAddr>) -> io::Result<UpstreamTlsStream<T>>
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let name = self.name.clone().unwrap_or_else(|| ServerName::IpAddress(address.to_canonical().into()));
+        let address = address.map(|address| ServerName::IpAddress(address.to_canonical().into()));
+        let name = self.name.clone().or(address).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "TLS over a Unix socket needs a server name to verify",
+            )
+        })?;
         let asked = name.to_str().into_owned();
         let connector = TlsConnector::from(Arc::clone(&self.config));
-        connector.connect(name, io).await.map_err(|error| explain(error, &asked))
+        connector.connect(name, io).await.map_err(|error| explain(&error, &asked))
     }
 }
 
 /// The protocol that a stream agreed on.
-#[expect(dead_code)]
 pub(crate) fn negotiated<T>(stream: &UpstreamTlsStream<T>) -> Option<Alpn> {
     stream.get_ref().1.alpn_protocol().and_then(Alpn::of)
 }
@@ -143,7 +149,7 @@ fn system_authorities() -> Result<Arc<RootCertStore>, TlsError> {
 }
 
 /// Says why an upstream is not believed, in words that lead to what has to change.
-fn explain(error: io::Error, asked: &str) -> io::Error {
+fn explain(error: &io::Error, asked: &str) -> io::Error {
     let kind = error.kind();
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         let text = format!("TLS with {asked} broke off: {error}");

@@ -109,7 +109,7 @@ fn parse(message: &[u8]) -> Option<ClientHello> {
             SERVER_NAME if named => return None,
             SERVER_NAME => {
                 named = true;
-                hello.server_name = server_name(content)?;
+                hello.server_name = Some(server_name(content)?);
             }
             ALPN if offered => return None,
             ALPN => {
@@ -122,7 +122,7 @@ fn parse(message: &[u8]) -> Option<ClientHello> {
     Some(hello)
 }
 
-fn server_name(content: &[u8]) -> Option<Option<String>> {
+fn server_name(content: &[u8]) -> Option<String> {
     let mut content = Fields(content);
     let mut list = Fields(content.with_length_u16()?);
     let kind = list.u8()?;
@@ -136,7 +136,7 @@ fn server_name(content: &[u8]) -> Option<Option<String>> {
         return None;
     }
     let name = name.strip_suffix(b".").unwrap_or(name);
-    Some(Some(String::from_utf8(name.to_ascii_lowercase()).ok()?))
+    String::from_utf8(name.to_ascii_lowercase()).ok()
 }
 
 fn protocols(content: &[u8]) -> Option<Vec<Vec<u8>>> {
@@ -257,7 +257,7 @@ mod tests {
         let entry = [&[0, 0, 4][..], b"a.de"].concat();
         let two = [&[0, 14][..], &entry, &entry].concat();
         assert_eq!(super::server_name(&two), None);
-        assert_eq!(super::server_name(&[&[0, 7][..], &entry].concat()), Some(Some("a.de".into())));
+        assert_eq!(super::server_name(&[&[0, 7][..], &entry].concat()), Some("a.de".into()));
         assert_eq!(super::server_name(&[0, 7, 0, 0, 4, b'a', 0, b'd', b'e']), None);
     }
 

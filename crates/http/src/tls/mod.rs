@@ -20,7 +20,8 @@ mod x509;
 
 pub use accept::{HandshakeError, accept};
 pub use certificate::{CertificatePair, Pem};
-pub use client::{ClientOptions, ClientTls, Protocols};
+pub(crate) use client::negotiated;
+pub use client::{ClientOptions, ClientTls, Protocols, UpstreamTlsStream};
 pub use error::TlsError;
 pub use info::{Alpn, ClientCertificate, TlsInfo};
 pub use metrics::TlsMetrics;

@@ -64,6 +64,8 @@ impl Default for ServerOptions {
     }
 }
 
+type Verifier = Arc<dyn ClientCertVerifier>;
+
 /// TLS as a listener serves it. Clones are the same, across threads too.
 #[derive(Clone)]
 pub struct ServerTls(Arc<Inner>);
@@ -71,7 +73,7 @@ pub struct ServerTls(Arc<Inner>);
 struct Inner {
     provider: Arc<CryptoProvider>,
     options: ServerOptions,
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    verifier: Option<Verifier>,
     tickets: Arc<TicketKeys>,
     /// What new connections get; held for one clone per handshake.
     current: Mutex<Current>,
@@ -89,13 +91,12 @@ impl ServerTls {
     pub fn new(certificates: &[CertificatePair], options: ServerOptions) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let (verifier, context) = verifier(&options.client_certificates, &provider)?;
-        let secret = match &options.ticket_secret {
-            Some(secret) => secret.clone(),
-            None => {
-                let mut secret = [0; 32];
-                getrandom::fill(&mut secret).map_err(|error| TlsError::Library(error.to_string()))?;
-                secret.to_vec()
-            }
+        let secret = if let Some(secret) = &options.ticket_secret {
+            secret.clone()
+        } else {
+            let mut secret = [0; 32];
+            getrandom::fill(&mut secret).map_err(|error| TlsError::Library(error.to_string()))?;
+            secret.to_vec()
         };
         let tickets = Arc::new(TicketKeys::new(&secret, &context, PERIOD_SECONDS));
         let loaded = load(certificates, &provider)?;
@@ -140,7 +141,7 @@ fn configure(
     certificates: Vec<Certificate>,
     options: &ServerOptions,
     provider: &Arc<CryptoProvider>,
-    verifier: Option<&Arc<dyn ClientCertVerifier>>,
+    verifier: Option<&Verifier>,
     tickets: &Arc<TicketKeys>,
 ) -> Result<Current, TlsError> {
     let chooser = Arc::new(Chooser::new(certificates, options.unknown_name == UnknownName::Refuse));
@@ -167,7 +168,7 @@ fn configure(
 fn verifier(
     wanted: &ClientCertificates,
     provider: &Arc<CryptoProvider>,
-) -> Result<(Option<Arc<dyn ClientCertVerifier>>, Vec<u8>), TlsError> {
+) -> Result<(Option<Verifier>, Vec<u8>), TlsError> {
     let (pem, optional) = match wanted {
         ClientCertificates::None => return Ok((None, Vec::new())),
         ClientCertificates::Optional(pem) => (pem, true),

@@ -101,6 +101,62 @@ fn bodies_flow_both_ways() {
 }
 
 #[test]
+fn files_that_share_a_connection_stay_apart_whatever_the_windows_are() {
+    let server = Running::new();
+    for window in [20_001, 65_535, 1 << 20] {
+        run(async {
+            let stream = TcpStream::connect(server.address).await.unwrap();
+            let mut builder = ::h2::client::Builder::new();
+            builder.initial_window_size(window).initial_connection_window_size(100_003);
+            let (client, mut connection) = builder.handshake::<_, Bytes>(stream).await.unwrap();
+            tokio::spawn(async move {
+                let mut polls = 0;
+                std::future::poll_fn(move |cx| {
+                    polls += 1;
+                    if polls == 20 {
+                        // Windows that shrink while files are on their way cut frames anywhere.
+                        connection.set_initial_window_size(window / 2).unwrap();
+                    }
+                    std::pin::Pin::new(&mut connection).poll(cx)
+                })
+                .await
+            });
+            let tasks: Vec<_> = (0..6)
+                .map(|number| {
+                    let client = client.clone();
+                    tokio::spawn(async move {
+                        let mut client = client.ready().await.unwrap();
+                        if number % 3 == 0 {
+                            // Taken back in the middle; the others do not mind.
+                            let (response, _) = client.send_request(get("/file"), true).unwrap();
+                            let mut body = response.await.unwrap().into_body();
+                            body.data().await.unwrap().unwrap();
+                            return;
+                        }
+                        let file = fetch(&mut client, get("/file"), &[]).await.unwrap();
+                        assert_eq!(file.body.len(), FILE_BYTES);
+                        assert!(file.body.iter().enumerate().all(|(at, byte)| *byte == file_byte(at)));
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_file_that_is_too_short_breaks_its_own_stream_only() {
+    let server = Running::new();
+    run(async {
+        let mut client = connect(&server).await;
+        assert!(fetch(&mut client, get("/shrunk"), &[]).await.is_err());
+        assert_eq!(fetch(&mut client, get("/small-file"), &[]).await.unwrap().body.len(), 1000);
+    });
+}
+
+#[test]
 fn many_streams_share_a_connection() {
     let server = Running::new();
     run(async {

@@ -15,7 +15,7 @@ use mainstay_http::{Body, BodyError, BodyStream, Interim, Request, UpgradeReques
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::LocalOptions;
 
-fn run<F: Future<Output = ()>>(story: F) {
+pub(crate) fn run<F: Future<Output = ()>>(story: F) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     runtime
@@ -39,7 +39,7 @@ fn request(method: Method, path: &str, body: Body) -> Request {
     }
 }
 
-fn get(path: &str) -> Request {
+pub(crate) fn get(path: &str) -> Request {
     request(Method::GET, path, Body::Empty)
 }
 

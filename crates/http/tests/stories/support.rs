@@ -12,8 +12,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use mainstay_http::metrics::{EngineMetrics, Registry};
 use mainstay_http::{
-    Body, BodyError, BodyStream, FileRange, Listener, Request, Response, Server, Service, Settings, Shutdown,
-    read_all,
+    Body, BodyError, BodyStream, FileRange, Listener, ListenerOptions, Request, Response, Server, Service,
+    Settings, Shutdown, read_all,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -41,6 +41,15 @@ impl Running {
     }
 
     pub(crate) fn with(settings: &Settings) -> Self {
+        Self::listening(settings, Listener::Tcp)
+    }
+
+    /// A server whose listener has TLS, PROXY headers or both.
+    pub(crate) fn with_options(settings: &Settings, options: ListenerOptions) -> Self {
+        Self::listening(settings, |listener| Listener::TcpWith(listener, options))
+    }
+
+    fn listening(settings: &Settings, make: impl FnOnce(TcpListener) -> Listener) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -48,7 +57,7 @@ impl Running {
         std::fs::write(&file, (0..FILE_BYTES).map(file_byte).collect::<Vec<_>>()).unwrap();
         let (registry, shutdown) = (Registry::default(), Shutdown::new());
         let metrics = EngineMetrics::new(&registry);
-        let listeners = vec![vec![Listener::Tcp(listener)]];
+        let listeners = vec![vec![make(listener)]];
         let service = move |_| Stories { file: Rc::new(File::open(&file).unwrap()) };
         let server = Server::start(listeners, settings, &metrics, &shutdown, service).unwrap();
         Self { address, registry, shutdown, server: Some(server), _folder: folder }
@@ -217,6 +226,8 @@ impl Service for Stories {
                 }
             },
             "/fields" => *response.body_mut() = text(fields(&request)),
+            "/tls" => *response.body_mut() = text(tls(&request)),
+            "/peer" => *response.body_mut() = text(format!("{:?} {:?}", request.peer, request.local)),
             "/file" => *response.body_mut() = self.file(0, FILE_BYTES as u64),
             "/small-file" => *response.body_mut() = self.file(10, 1000),
             "/shrunk" => *response.body_mut() = self.file(0, FILE_BYTES as u64 + 1),
@@ -271,6 +282,21 @@ impl Stories {
 
 fn text(text: String) -> Body {
     Body::Full(Bytes::from(text))
+}
+
+fn tls(request: &Request) -> String {
+    let Some(tls) = &request.tls else { return "none".into() };
+    let client = tls.client.as_ref().map(|client| (&client.subject, &client.names));
+    let host = request.host.as_deref().unwrap_or_default();
+    format!(
+        "name={:?} version={} cipher={} group={:?} resumed={} client={client:?} for_host={}",
+        tls.server_name,
+        tls.version,
+        tls.cipher,
+        tls.group,
+        tls.resumed,
+        tls.is_for(host)
+    )
 }
 
 fn fields(request: &Request) -> String {
