@@ -3,9 +3,9 @@
 
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use mainstay_web::conditional::{Validators, judge, range_applies};
+use mainstay_http::conditional::{Validators, judge, range_applies};
 use mainstay_http::encoding::{Coding, choose};
-use mainstay_web::range::{Asked, MOST_RANGES, parse};
+use mainstay_http::range::{Asked, MOST_RANGES, parse};
 
 fuzz_target!(|input: (u64, &str)| {
     let (length, field) = input;

@@ -9,15 +9,15 @@ use http::header::{
     RANGE,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use mainstay_http::compress::{self, Compressed, Effort};
+use mainstay_http::conditional::{self, Validators, Verdict};
+use mainstay_http::encoding::{self, Coding};
+use mainstay_http::range::{self, Asked};
 use mainstay_http::{Body, FileRange, Response};
 
 use super::cache::{self, Content, Entry, Representation};
 use super::multipart;
 use super::pieces::FilePieces;
-use crate::conditional::{self, Validators, Verdict};
-use crate::range::{self, Asked};
-use mainstay_http::compress::{self, Gzip};
-use mainstay_http::encoding::{self, Coding};
 
 /// What a request for a file is answered with. The method is GET or HEAD.
 pub(crate) fn answer(
@@ -29,7 +29,7 @@ pub(crate) fn answer(
 ) -> Response {
     let form = match choose(entry, headers, compress) {
         Chosen::Form(form) => form,
-        Chosen::Stream => return streamed(entry, method, headers),
+        Chosen::Stream(coding) => return streamed(entry, coding, method, headers),
     };
     let validators = Validators { etag: &form.etag, modified: entry.modified };
     match conditional::judge(headers, validators) {
@@ -59,7 +59,7 @@ pub(crate) fn answer(
 enum Chosen<'a> {
     Form(&'a Representation),
     /// Compressed while it is sent.
-    Stream,
+    Stream(Coding),
 }
 
 /// The form of the file that this client gets.
@@ -67,10 +67,16 @@ fn choose<'a>(entry: &'a Entry, headers: &HeaderMap, compress: bool) -> Chosen<'
     if !entry.media_type.compressible || !headers.contains_key(ACCEPT_ENCODING) {
         return Chosen::Form(&entry.plain);
     }
-    let on_the_fly = compress && entry.plain.length >= compress::LEAST_BYTES;
+    // Precompressed forms come first: among codings that the client likes equally, they cost nothing.
     let mut available: Vec<Coding> = entry.coded.iter().map(|(coding, _)| *coding).collect();
-    if on_the_fly && !available.contains(&Coding::Gzip) {
-        available.push(Coding::Gzip);
+    if compress && entry.plain.length >= compress::LEAST_BYTES {
+        // What is kept is worth the smallest form, what is made each time the cheapest.
+        let made = match entry.plain.content {
+            Content::Memory(_) => Coding::ALL,
+            Content::Open(_) => compress::ON_THE_FLY,
+        };
+        available
+            .extend(made.into_iter().filter(|coding| entry.coded.iter().all(|(there, _)| there != coding)));
     }
     let Some(coding) = encoding::choose(headers, &available) else { return Chosen::Form(&entry.plain) };
     if let Some((_, form)) = entry.coded.iter().find(|(there, _)| *there == coding) {
@@ -78,20 +84,20 @@ fn choose<'a>(entry: &'a Entry, headers: &HeaderMap, compress: bool) -> Chosen<'
     }
     match &entry.plain.content {
         Content::Memory(bytes) => {
-            let compressed = entry.gzip.get_or_init(|| {
-                let bytes = compress::gzip(bytes)?;
-                Some(cache::in_memory(bytes, entry.media_type, entry.modified, Some(Coding::Gzip)))
+            let compressed = entry.compressed[coding as usize].get_or_init(|| {
+                let bytes = compress::bytes(bytes, coding, Effort::Kept)?;
+                Some(cache::in_memory(bytes, entry.media_type, entry.modified, Some(coding)))
             });
             Chosen::Form(compressed.as_ref().unwrap_or(&entry.plain))
         }
         // A part of a file can only be had plain: its compressed bytes are not numbered.
         Content::Open(_) if headers.contains_key(RANGE) => Chosen::Form(&entry.plain),
-        Content::Open(_) => Chosen::Stream,
+        Content::Open(_) => Chosen::Stream(coding),
     }
 }
 
 /// A large file, compressed as it goes. Its tag is weak, for the bytes may differ from time to time.
-fn streamed(entry: &Entry, method: &Method, headers: &HeaderMap) -> Response {
+fn streamed(entry: &Entry, coding: Coding, method: &Method, headers: &HeaderMap) -> Response {
     let form = &entry.plain;
     let etag = compress::weakened(&form.etag);
     let mut fields = form.headers.clone();
@@ -99,7 +105,7 @@ fn streamed(entry: &Entry, method: &Method, headers: &HeaderMap) -> Response {
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         fields.insert(ETAG, etag);
     }
-    fields.insert(CONTENT_ENCODING, HeaderValue::from_static(Coding::Gzip.name()));
+    fields.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
     match conditional::judge(headers, Validators { etag: &etag, modified: entry.modified }) {
         Verdict::Proceed => {}
         Verdict::NotModified => return bare(StatusCode::NOT_MODIFIED, fields),
@@ -110,7 +116,13 @@ fn streamed(entry: &Entry, method: &Method, headers: &HeaderMap) -> Response {
         && let Content::Open(file) = &form.content
     {
         let range = FileRange { file: Rc::clone(file), offset: 0, length: form.length };
-        *response.body_mut() = Body::Stream(Box::new(Gzip::new(Box::new(FilePieces(range)))));
+        match Compressed::new(Box::new(FilePieces(range)), coding) {
+            Ok(compressed) => *response.body_mut() = Body::Stream(Box::new(compressed)),
+            Err((error, _)) => {
+                tracing::warn!(%error, "a file cannot be compressed");
+                return bare(StatusCode::INTERNAL_SERVER_ERROR, HeaderMap::new());
+            }
+        }
     }
     response
 }

@@ -55,8 +55,8 @@ pub(crate) struct Entry {
     /// Seconds since 1970.
     pub(crate) modified: u64,
     pub(crate) media_type: MediaType,
-    /// The content compressed here, for small files; `None` if that does not pay.
-    pub(crate) gzip: OnceCell<Option<Representation>>,
+    /// The content compressed here, for small files, by the coding's number; `None` if that does not pay.
+    pub(crate) compressed: [OnceCell<Option<Representation>>; Coding::ALL.len()],
     identity: Identity,
     checked: Cell<Instant>,
     used: Cell<bool>,
@@ -194,13 +194,15 @@ impl Cache {
 }
 
 impl Entry {
-    /// Memory for content. What is compressed later counts from the start, as it is smaller than the plain form.
+    /// Memory for content. What is compressed later counts from the start, as each form is smaller than
+    /// the plain one.
     fn bytes(&self) -> usize {
         let of = |form: &Representation| match &form.content {
             Content::Memory(bytes) => bytes.len(),
             Content::Open(_) => 0,
         };
-        2 * of(&self.plain) + self.coded.iter().map(|(_, form)| of(form)).sum::<usize>()
+        let forms = if self.media_type.compressible { 1 + Coding::ALL.len() } else { 1 };
+        forms * of(&self.plain) + self.coded.iter().map(|(_, form)| of(form)).sum::<usize>()
     }
 }
 
@@ -236,7 +238,7 @@ fn read(root: &Root, path: &[u8], file: File, stat: &Stat, now: Instant) -> io::
         coded,
         modified,
         media_type,
-        gzip: OnceCell::new(),
+        compressed: Default::default(),
         identity: Identity::of(stat),
         checked: Cell::new(now),
         used: Cell::new(true),

@@ -66,12 +66,19 @@ fn a_client_gets_the_coding_that_it_likes_best() {
         ("public/c.txt", "short"),
         ("public/d.png", &long),
     ]);
-    let coded = get(web.address, "/a.txt", "accept-encoding: gzip, br\r\n");
+    let coded = get(web.address, "/a.txt", "accept-encoding: gzip, br;q=0.5\r\n");
     assert_eq!((coded.field("content-encoding"), gunzip(&coded.body)), ("gzip", long.clone()));
     assert_ne!(coded.field("etag"), get(web.address, "/a.txt", "").field("etag"));
     let streamed = get(web.address, "/huge.txt", "accept-encoding: gzip\r\n");
     assert_eq!((streamed.field("content-encoding"), gunzip(&streamed.body)), ("gzip", huge));
     assert!(streamed.field("etag").starts_with("W/"));
+    for path in ["/a.txt", "/huge.txt"] {
+        for coding in ["br", "zstd"] {
+            let coded = get(web.address, path, &format!("accept-encoding: gzip;q=0.5, {coding}\r\n"));
+            assert_eq!(coded.field("content-encoding"), coding, "{path}");
+            assert!(coded.body.len() < 1000, "{path} in {coding}");
+        }
+    }
     assert_eq!(get(web.address, "/b.css", "accept-encoding: gzip, br\r\n").text(), "brotli");
     assert_eq!(get(web.address, "/b.css", "accept-encoding: gzip, br;q=0.1\r\n").text(), "gzipped");
     assert_eq!(get(web.address, "/b.css", "").text(), "plain");

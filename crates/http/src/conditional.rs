@@ -3,7 +3,7 @@
 use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
 use http::{HeaderMap, HeaderName};
 
-use mainstay_http::date;
+use crate::date;
 
 /// What a representation is compared by.
 #[derive(Debug, Clone, Copy)]
