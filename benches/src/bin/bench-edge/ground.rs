@@ -9,7 +9,6 @@ use std::process::{Command, Stdio};
 
 use mainstay_benches::running::{Running, free_port, name, until_answered};
 use mainstay_edge::Config;
-use mainstay_http::Listener;
 use mainstay_site::plan::HostPattern;
 use mainstay_site::plan::edge::{
     BalancePlan, CertificatePlan, EdgeListener, EdgePlan, EdgeRoute, FieldEdits, OutlierPlan, RetryPlan,
@@ -75,7 +74,7 @@ impl Ground {
         let (port, tls_port) = (free_port()?, free_port()?);
         let root = self.folder.path().display();
         let mut configuration = format!(
-            "global\n  nbthread {workers}\n  maxconn {CONNECTIONS}\n  ssl-default-bind-options ssl-min-ver TLSv1.2\n\
+            "global\n  nbthread {workers}\n  maxconn {CONNECTIONS}\n  no strict-limits\n  ssl-default-bind-options ssl-min-ver TLSv1.2\n\
              defaults\n  mode http\n  timeout connect 5s\n  timeout client 75s\n  timeout server 60s\n  http-reuse always\n\
                option forwardfor\n  unique-id-format %{{+X}}o%ci%cp%fi%fp%Ts%rt%pid\n  unique-id-header X-Request-Id\n\
              frontend site\n  bind 127.0.0.1:{port}\n  bind 127.0.0.1:{tls_port} ssl crt {root}/site.pem alpn h2,http/1.1\n  default_backend web\n\
@@ -97,7 +96,7 @@ impl Ground {
         let servers: String =
             self.upstreams.iter().map(|port| format!("server 127.0.0.1:{port}; ")).collect();
         let configuration = format!(
-            "daemon off; worker_processes {workers}; worker_rlimit_nofile 65536; pid {root}/nginx.pid; error_log {root}/nginx-error.log;\n{user}\
+            "daemon off; worker_processes {workers}; pid {root}/nginx.pid; error_log {root}/nginx-error.log;\n{user}\
              events {{ worker_connections {connections}; }}\n\
              http {{\n\
                access_log off; keepalive_requests 100000000; http2_max_concurrent_streams 128;\n\
@@ -229,9 +228,9 @@ pub(crate) fn serve(config: &Path, workers: u16) -> io::Result<()> {
     let bound = config.plan.listeners.iter().map(|listener| TcpListener::bind(listener.address));
     let bound = bound.collect::<io::Result<Vec<_>>>()?;
     let listeners = (0..workers)
-        .map(|_| bound.iter().map(|listener| Ok(Listener::Tcp(listener.try_clone()?))).collect())
+        .map(|_| bound.iter().map(TcpListener::try_clone).collect())
         .collect::<io::Result<Vec<_>>>()?;
-    let server = mainstay_edge::Server::start(&config, listeners).map_err(io::Error::other)?;
+    let server = mainstay_edge::Server::start(config, listeners).map_err(io::Error::other)?;
     server.join().map_err(io::Error::other)
 }
 
@@ -255,7 +254,7 @@ fn origin(folder: &Path, ports: &[u16]) -> io::Result<Running> {
     let listens: String =
         ports.iter().map(|port| format!("listen 127.0.0.1:{port} backlog=4096; ")).collect();
     let configuration = format!(
-        "daemon off; worker_processes 1; worker_rlimit_nofile 65536; pid {root}/origin.pid; error_log {root}/origin-error.log;\n{user}\
+        "daemon off; worker_processes 1; pid {root}/origin.pid; error_log {root}/origin-error.log;\n{user}\
          events {{ worker_connections 16384; }}\n\
          http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000; keepalive_timeout 300s; open_file_cache max=10;\n\
            client_body_temp_path {root}/o1; proxy_temp_path {root}/o2; fastcgi_temp_path {root}/o3;\n\
