@@ -82,6 +82,43 @@ impl Lab {
         lab
     }
 
+    /// Copies the site file alone, so that a test may change it; its apps' code bases stay where they are.
+    pub fn with_own_file(file: &Path) -> Self {
+        let mut lab = Self::new(file);
+        let text = std::fs::read_to_string(file).unwrap();
+        let folder = file.parent().unwrap().canonicalize().unwrap();
+        let text = text.replace("code = \"", &format!("code = \"{}/", folder.display()));
+        lab.file = lab.folder.path().join("site.toml");
+        std::fs::write(&lab.file, text).unwrap();
+        lab
+    }
+
+    /// Changes the site file.
+    pub fn edit(&self, change: impl FnOnce(String) -> String) {
+        let text = std::fs::read_to_string(&self.file).unwrap();
+        std::fs::write(&self.file, change(text)).unwrap();
+    }
+
+    /// What the first edge says of a server in its group `web`.
+    pub fn upstream(&self, server: &str) -> Value {
+        let status = self.status();
+        let groups =
+            status["hosts"]["edge1"]["server"]["edge"]["groups"].as_array().cloned().unwrap_or_default();
+        let web = groups.into_iter().find(|group| group["name"] == "web").unwrap_or(Value::Null);
+        let upstreams = web["upstreams"].as_array().cloned().unwrap_or_default();
+        upstreams.into_iter().find(|upstream| upstream["name"] == server).unwrap_or(Value::Null)
+    }
+
+    /// Another version of the binary, which differs in its digest only.
+    pub fn other_binary(&self) -> PathBuf {
+        let other = self.folder.path().join("another-mainstay");
+        let mut binary = std::fs::read(built("mainstay")).unwrap();
+        binary.extend_from_slice(b"another version");
+        std::fs::write(&other, binary).unwrap();
+        assert!(Command::new("chmod").arg("755").arg(&other).status().unwrap().success());
+        other
+    }
+
     /// The site file in use.
     pub fn file(&self) -> &Path {
         &self.file

@@ -1,7 +1,9 @@
 //! Apps that are not PHP: Python behind gunicorn, and any command on a port or a socket.
+#![allow(clippy::print_stdout, reason = "what was measured is shown with the test's output")]
 
 use std::path::Path;
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use mainstay_tests::{Lab, example, wait_for};
 
@@ -80,3 +82,44 @@ with socket.create_connection((host, 80), timeout=10) as s:
     head = stream.read(2)
     print(stream.read(head[1] & 127).decode())
 "#;
+
+#[test]
+fn an_app_that_leaves_the_file_is_not_waited_for_and_ends_by_itself() {
+    let lab = Lab::with_own_copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("two-php/site.toml"));
+    lab.up_again();
+    // Each of its processes is used once, and its connection kept for the next request.
+    let visits: Vec<_> = (0..4)
+        .map(|_| {
+            let mut visit =
+                lab.command(&["exec", "client", "--", "curl", "-s", "http://two.foobar.com/?ms=300"]);
+            visit.stdout(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for visit in visits {
+        assert_eq!(visit.wait_with_output().unwrap().stdout, b"two");
+    }
+    // One more is on its way when the app goes, and is answered.
+    let mut last = lab.command(&["exec", "client", "--", "curl", "-s", "http://two.foobar.com/?ms=4000"]);
+    let last = last.stdout(Stdio::piped()).spawn().unwrap();
+    let in_flight = "curl -s --unix-socket /run/mainstay/web/admin.sock http://web/metrics | grep '^mainstay_web_requests_in_flight'";
+    wait_for("it to be on its way", Duration::from_secs(10), || {
+        let told = lab.on("server1", &["sh", "-c", in_flight]);
+        told.trim().ends_with(" 1").then_some(())
+    });
+    let text = std::fs::read_to_string(lab.file()).unwrap();
+    std::fs::write(lab.file(), text.split("# From here").next().unwrap().replace(", \"two.foobar.com\"", ""))
+        .unwrap();
+    let begun = Instant::now();
+    let output = lab.up_again();
+    println!("up without the app took {:?}", begun.elapsed());
+    assert!(output.contains("checks passed"), "{output}");
+    assert_eq!(lab.visit("http://one.foobar.com/", &[]).body, "one");
+    assert_eq!(lab.visit("http://one.foobar.com/", &["-H", "Host: two.foobar.com"]).status, 421);
+    assert_eq!(last.wait_with_output().unwrap().stdout, b"two");
+    // With the last request it ends, long before php-fpm's own patience of 20 s is over.
+    wait_for("the app to be gone", Duration::from_secs(10), || {
+        lab.role("server1", "app-two").is_null().then_some(())
+    });
+    println!("it was gone after {:?}", begun.elapsed());
+    assert_eq!(lab.status()["healthy"], true);
+}

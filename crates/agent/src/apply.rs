@@ -1,11 +1,13 @@
 //! Carrying a plan out: what is opened, started, replaced and stopped, and in which order.
 //!
 //! 1. Every listening socket of the plan is opened. From here on nobody is refused, only kept waiting.
-//! 2. Roles that the plan no longer has are stopped.
-//! 3. `web` and `dns` start at once: they wait for what lies behind them by themselves.
-//! 4. The database starts; when it answers, accounts and schemas are brought about.
-//! 5. The apps start.
-//! 6. Sockets that the plan no longer has are closed.
+//! 2. `edge`, `web` and `dns` start at once: they wait for what lies behind them by themselves.
+//! 3. The database starts; when it answers, accounts and schemas are brought about.
+//! 4. The apps start.
+//! 5. Sockets that the plan no longer has are closed.
+//!
+//! Meanwhile, roles that the plan no longer has are stopped: an app when the new `web` serves, so that nobody is sent to it any
+//! more and no idle connection keeps it. The plan counts as carried out without waiting for the end of their work.
 //!
 //! What already runs as the plan says is left alone, so carrying out the same plan twice changes nothing. One role's trouble
 //! does not keep the others from running: it is reported, and tried again.
@@ -13,18 +15,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mainstay_app::Secrets;
 use mainstay_process::supervise::State;
-use mainstay_process::{Change, ChildSpec, SocketSpec, Supervisor, make_folder};
+use mainstay_process::{Change, ChildSpec, ChildStatus, SocketSpec, Supervisor, make_folder};
 use mainstay_site::Plan;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::backends::{self, Database};
 use crate::control::Shared;
-use crate::server_roles;
+use crate::server_roles::{self, edge};
 
 /// What failed is tried again after this long.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// Between two looks at a role that is being replaced.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 /// The role that everything else may need.
 const DATABASE: &str = "database";
 
@@ -58,15 +63,20 @@ impl Work {
     async fn carry_out(self: Arc<Self>) {
         let own = self.until_done(|| own_specs(&self.plan)).await;
         self.open_early(&own).await;
-        self.stop_what_is_gone().await;
 
         // Each goes its own way, so that one that is stuck does not keep the others from running. When this task is
         // aborted, the set goes with it, and so do they.
         let mut ways = JoinSet::new();
-        for spec in own {
-            let work = self.clone();
-            ways.spawn_local(async move { work.run(spec).await });
-        }
+        let mut leaving = JoinSet::new();
+        let (front_done, front_is_done) = watch::channel(false);
+        let work = self.clone();
+        leaving.spawn_local(async move { work.stop_what_is_gone(front_is_done).await });
+        let work = self.clone();
+        ways.spawn_local(async move {
+            let sockets = work.run_front(own).await;
+            front_done.send_replace(true);
+            sockets
+        });
         let (database_done, database_is_done) = watch::channel(false);
         let work = self.clone();
         ways.spawn_local(async move {
@@ -80,7 +90,7 @@ impl Work {
                 // An error means that the database's way ended; then there is nothing to wait for.
                 let _ = ready.wait_for(|done| *done).await;
                 let spec = work.until_done(|| backends::app(&work.plan, &app)).await;
-                work.run(spec).await
+                work.run(spec).await.0
             });
         }
         let mut sockets = Vec::new();
@@ -92,6 +102,7 @@ impl Work {
         }
         self.shared.settle();
         tracing::info!(plan = self.plan.revision, "the plan is carried out");
+        while leaving.join_next().await.is_some() {}
     }
 
     /// Tries until it works. What stands in the way is shown meanwhile.
@@ -126,17 +137,57 @@ impl Work {
         }
     }
 
-    async fn stop_what_is_gone(&self) {
+    async fn stop_what_is_gone(&self, mut front_is_done: watch::Receiver<bool>) {
         let wanted = names(&self.plan);
         let states = self.shared.supervisor.states().borrow().clone();
         let gone = states.into_keys().filter(|name| !wanted.contains(name));
-        for names in in_stop_order(gone.collect()) {
-            remove_together(&self.shared.supervisor, names).await;
+        let [front, apps, database] = in_stop_order(gone.collect());
+        remove_together(&self.shared.supervisor, front).await;
+        // An error means that the front's way ended; then there is nothing to wait for.
+        let _ = front_is_done.wait_for(|done| *done).await;
+        remove_together(&self.shared.supervisor, apps).await;
+        remove_together(&self.shared.supervisor, database).await;
+    }
+
+    /// Makes `edge`, `web` and `dns` run, each until it serves by this plan.
+    async fn run_front(self: &Arc<Self>, specs: Vec<ChildSpec>) -> Vec<SocketSpec> {
+        let mut running = JoinSet::new();
+        for spec in specs {
+            let work = self.clone();
+            running.spawn_local(async move {
+                let (name, patience) = (spec.name.clone(), spec.ready_within);
+                let (sockets, change) = work.run(spec).await;
+                if change == Change::Replaced {
+                    // One that does not get ready is tried again by itself; the others go on without it.
+                    let _ = tokio::time::timeout(patience, work.until_taken_over(&name)).await;
+                }
+                sockets
+            });
+        }
+        let mut sockets = Vec::new();
+        while let Some(role) = running.join_next().await {
+            sockets.extend(role.unwrap_or_default());
+        }
+        sockets
+    }
+
+    async fn status_of(&self, name: &str) -> Option<ChildStatus> {
+        let roles = self.shared.supervisor.status().await.unwrap_or_default();
+        roles.into_iter().find(|role| role.name == name)
+    }
+
+    /// Waits until what serves is what is to run, or that was refused.
+    async fn until_taken_over(&self, name: &str) {
+        while let Some(now) = self.status_of(name).await {
+            if now.rejected.is_some() || (now.state == State::Ready && !now.changing) {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
         }
     }
 
-    /// Makes a role run as its spec says, and tells its sockets.
-    async fn run(&self, spec: ChildSpec) -> Vec<SocketSpec> {
+    /// Makes a role run as its spec says, and tells its sockets and what had to be done.
+    async fn run(&self, spec: ChildSpec) -> (Vec<SocketSpec>, Change) {
         let name = spec.name.clone();
         let mut known: Option<String> = None;
         loop {
@@ -149,7 +200,10 @@ impl Work {
                     if change != Change::Unchanged {
                         tracing::info!(child = name, ?change, "runs as the plan says");
                     }
-                    return spec.sockets;
+                    if name == "edge" {
+                        edge::forget_old_secrets(&spec);
+                    }
+                    return (spec.sockets, change);
                 }
                 Err(error) => {
                     let problem = error.to_string();
@@ -169,7 +223,7 @@ impl Work {
         if state.is_none_or(|state| state == State::Stopped) {
             self.blocking(prepare).await;
         }
-        let sockets = self.run(spec).await;
+        let (sockets, _) = self.run(spec).await;
         // An error means that the supervisor has ended, and so has all of this.
         if states.wait_for(|states| states.get(DATABASE) == Some(&State::Ready)).await.is_ok() {
             self.blocking(provision).await;
@@ -207,7 +261,12 @@ impl Work {
 
 /// The names of all roles of a plan.
 fn names(plan: &Plan) -> Vec<String> {
-    let own = [("web", plan.web.is_some()), ("dns", plan.dns.is_some()), (DATABASE, plan.database.is_some())];
+    let own = [
+        ("edge", plan.edge.is_some()),
+        ("web", plan.web.is_some()),
+        ("dns", plan.dns.is_some()),
+        (DATABASE, plan.database.is_some()),
+    ];
     let own = own.into_iter().filter(|(_, has)| *has).map(|(name, _)| name.to_owned());
     own.chain(plan.apps.iter().map(|app| format!("app-{}", app.name))).collect()
 }
@@ -215,8 +274,8 @@ fn names(plan: &Plan) -> Vec<String> {
 fn own_specs(plan: &Plan) -> Result<Vec<ChildSpec>, String> {
     let digest =
         server_roles::binary_digest().map_err(|error| format!("this binary cannot be read: {error}"))?;
-    server_roles::specs(plan, &digest)
-        .map_err(|error| format!("the configuration of web or dns cannot be written: {error}"))
+    let secrets = Secrets::default();
+    server_roles::specs(plan, &digest, |name| secrets.read(name)).map_err(|error| error.to_string())
 }
 
 /// Stops every role: first those that visitors reach, so that no request meets a closed door behind them.
@@ -227,7 +286,7 @@ pub(crate) async fn stop_all(supervisor: &Arc<Supervisor>) {
     }
 }
 
-/// Web and dns, then the apps, then the database.
+/// Edge, web and dns, then the apps, then the database.
 fn in_stop_order(names: Vec<String>) -> [Vec<String>; 3] {
     let mut order = [Vec::new(), Vec::new(), Vec::new()];
     for name in names {
@@ -260,10 +319,10 @@ mod tests {
 
     #[test]
     fn visitors_are_turned_away_first_and_the_database_goes_last() {
-        let names = ["app-shop", "database", "dns", "web", "app-blog"].map(str::to_owned).to_vec();
+        let names = ["app-shop", "database", "dns", "edge", "web", "app-blog"].map(str::to_owned).to_vec();
         assert_eq!(
             in_stop_order(names),
-            [vec!["dns", "web"], vec!["app-shop", "app-blog"], vec!["database"]]
+            [vec!["dns", "edge", "web"], vec!["app-shop", "app-blog"], vec!["database"]]
                 .map(|names| names.into_iter().map(str::to_owned).collect::<Vec<_>>())
         );
     }

@@ -7,7 +7,7 @@ use mainstay_app::{Context, Secrets};
 use mainstay_database::{Client, Place};
 use mainstay_process::ChildSpec;
 use mainstay_site::Plan;
-use mainstay_site::plan::AppPlan;
+use mainstay_site::plan::{AppPlan, Target};
 
 /// A piece of work that takes a while and may be done again.
 pub(crate) type Step = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -60,7 +60,13 @@ fn first_ipv4(plan: &Plan) -> Ipv4Addr {
 /// One app.
 pub(crate) fn app(plan: &Plan, app: &AppPlan) -> Result<ChildSpec, String> {
     let secrets = Secrets::default();
-    let context = Context { site: &plan.site, server: &plan.server, secrets: &secrets };
+    let routes = plan.web.iter().flat_map(|web| &web.routes);
+    let mut known = routes.filter_map(|route| match &route.target {
+        Target::App(web) if web.name == app.name => Some(web),
+        _ => None,
+    });
+    let web = known.next();
+    let context = Context { site: &plan.site, server: &plan.server, secrets: &secrets, web };
     let spec = mainstay_app::child(app, &context);
     spec.and_then(|spec| mainstay_app::seed(app).map(|()| spec))
         .map_err(|error| format!("the app {} cannot run: {error}", app.name))

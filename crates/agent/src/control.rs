@@ -19,8 +19,8 @@ use mainstay_process::supervise::State;
 use mainstay_site::{Plan, ServerName, paths};
 use tokio::sync::mpsc;
 
-use crate::metrics;
 use crate::status::{AgentInfo, ServerStatus, Totals};
+use crate::{edge, metrics};
 
 /// What the control API asks of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     /// Guards how far the plan has come; held only to look or to write a few words.
     progress: Mutex<Progress>,
+    /// Guards what the load balancer counted last; held only to compare.
+    rate: Mutex<edge::Rate>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -52,7 +54,7 @@ struct Progress {
 impl Shared {
     pub(crate) fn new(server: ServerName, supervisor: Arc<Supervisor>, cgroups: Option<Cgroups>) -> Self {
         let progress = Mutex::new(Progress::default());
-        Self { server, supervisor, cgroups, started: Instant::now(), progress }
+        Self { server, supervisor, cgroups, started: Instant::now(), progress, rate: Mutex::default() }
     }
 
     /// A plan begins to be carried out.
@@ -69,6 +71,16 @@ impl Shared {
     /// The plan is carried out, except for what was reported as a problem.
     pub(crate) fn settle(&self) {
         self.with(|progress| progress.settled = progress.problems.is_empty());
+    }
+
+    /// A plan is about to be carried out: whoever asked for that is not to take the earlier one's end for this one's.
+    fn expect(&self) {
+        self.with(|progress| progress.settled = false);
+    }
+
+    /// Everything is about to be stopped.
+    pub(crate) fn end(&self) {
+        self.with(|progress| progress.settled = false);
     }
 
     /// Something stands in the way.
@@ -98,6 +110,12 @@ impl Shared {
             cpu_seconds: usage.cpu.as_secs_f64(),
             processes: usage.processes,
         });
+        let has_edge = roles.iter().any(|role| role.name == "edge");
+        let edge = if has_edge { edge::ask().await } else { None };
+        let edge = edge.map(|edge| {
+            let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+            edge::with_rate(edge, &mut rate, Instant::now())
+        });
         Ok(ServerStatus {
             server: self.server.to_string(),
             site: progress.site,
@@ -111,6 +129,7 @@ impl Shared {
             },
             roles,
             totals,
+            edge,
         })
     }
 }
@@ -123,7 +142,9 @@ pub(crate) fn unwell(status: &ServerStatus) -> Option<String> {
     if !status.settled {
         return Some("the plan is still being carried out".to_owned());
     }
-    let role = status.roles.iter().find(|role| role.state != State::Ready)?;
+    // One that drains is no part of the plan any more and only finishes what it began.
+    let is_well = |state| matches!(state, State::Ready | State::Draining);
+    let role = status.roles.iter().find(|role| !is_well(role.state))?;
     let reason = role.not_ready.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let said = role.last_words.last().map(|line| format!("; it said last: {line}")).unwrap_or_default();
     Some(format!("the role {} is not ready{reason}{said}", role.name))
@@ -132,10 +153,13 @@ pub(crate) fn unwell(status: &ServerStatus) -> Option<String> {
 /// Answers on the agent's socket until it is dropped.
 pub(crate) fn begin(shared: &Arc<Shared>, requests: &mpsc::Sender<Request>) -> std::io::Result<AdminSocket> {
     let asked = |request: Request| {
-        let requests = requests.clone();
+        let (shared, requests) = (shared.clone(), requests.clone());
         move |_| {
-            let requests = requests.clone();
+            let (shared, requests) = (shared.clone(), requests.clone());
             async move {
+                if request == Request::Apply {
+                    shared.expect();
+                }
                 match requests.send(request).await {
                     Ok(()) => {
                         Reply::json(&serde_json::json!({"accepted": true})).with_status(StatusCode::ACCEPTED)

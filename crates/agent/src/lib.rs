@@ -2,7 +2,7 @@
 //!
 //! [`run`] is the whole life of an agent. It takes over what an agent before it left running (the [`Supervisor`] of
 //! `process` does that), opens every listening socket of the plan first of all, and then brings the roles up in
-//! order: `web` and `dns` at once, the database, its accounts and schemas, then the apps ([`apply`]). A changed plan goes
+//! order: `edge`, `web` and `dns` at once, the database, its accounts and schemas, then the apps ([`apply`]). A changed plan goes
 //! the same way; what did not change is not touched. [`control`] answers on the agent's socket, [`health`] restarts own
 //! roles that no longer answer.
 //!
@@ -13,6 +13,7 @@
 mod apply;
 mod backends;
 mod control;
+mod edge;
 mod health;
 mod log;
 mod metrics;
@@ -21,4 +22,4 @@ mod server_roles;
 mod status;
 
 pub use run::{AgentError, AgentOptions, Ended, run};
-pub use status::{AgentInfo, ServerStatus, Totals};
+pub use status::{AgentInfo, EdgeStatus, GroupStatus, ServerStatus, Totals, UpstreamStatus};

@@ -78,6 +78,7 @@ mod tests {
             pid: Some(7),
             generation: Some(1),
             since: None,
+            changing: false,
             draining: 0,
             restarts: 3,
             falls: 0,
@@ -101,6 +102,7 @@ mod tests {
             agent: AgentInfo { pid: 1, version: "1".into(), uptime_seconds: 9 },
             roles: vec![role],
             totals: None,
+            edge: None,
         };
         let text = render(&status);
         assert!(text.contains("mainstay_role_ready{role=\"web\"} 1\n"));

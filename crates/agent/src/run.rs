@@ -220,6 +220,7 @@ async fn end(ended: Ended, shared: &Shared, tasks: [AbortHandle; 2]) {
         task.abort();
     }
     if ended == Ended::Stopped {
+        shared.end();
         stop_all(&shared.supervisor).await;
         if let Err(error) = shared.supervisor.release_sockets_but(Vec::new()).await {
             tracing::warn!(%error, "listening sockets stay open");

@@ -1,7 +1,9 @@
-//! The roles that are this very binary: `web` and `dns`.
+//! The roles that are this very binary: `edge`, `web` and `dns`.
 //!
 //! They run `/proc/self/exe`, which is the agent's own program even after its file was replaced. Its digest is part of
 //! their environment, so that the roles of another version are other children, and are replaced by overlap.
+
+pub(crate) mod edge;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,13 +18,16 @@ use mainstay_site::paths;
 use mainstay_site::plan::{DnsPlan, Plan, WebPlan};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use thiserror::Error;
 
 /// The names of these roles.
-pub(crate) const OWN_ROLES: [&str; 2] = ["web", "dns"];
+pub(crate) const OWN_ROLES: [&str; 3] = ["edge", "web", "dns"];
 /// This binary, whatever has become of its file.
 const THIS_BINARY: &str = "/proc/self/exe";
 /// Requests in flight may take this long to finish when a role is replaced or stopped. The role itself ends a little sooner.
 const WEB_GRACE: Duration = Duration::from_secs(40);
+/// What an edge needs to end, besides the time that the plan gives to connections that left HTTP.
+const EDGE_MARGIN: Duration = Duration::from_secs(40);
 /// A question is answered at once.
 const DNS_GRACE: Duration = Duration::from_secs(5);
 /// A role reads its configuration and serves.
@@ -40,6 +45,8 @@ struct RoleConfig<'a, P> {
     plan: &'a P,
     run: PathBuf,
     log: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secrets: Option<PathBuf>,
 }
 
 /// The first digits of the SHA-256 of this binary. It is read once: what runs does not change.
@@ -63,19 +70,40 @@ fn digest_of_this_binary() -> io::Result<String> {
         }
         hasher.update(&chunk[..count]);
     }
+    Ok(digits(hasher))
+}
+
+/// The first digits of a digest.
+fn digits(hasher: Sha256) -> String {
     let mut text = String::new();
     for byte in hasher.finalize() {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");
     }
     text.truncate(DIGEST_DIGITS);
-    Ok(text)
+    text
 }
 
-/// Web and dns, where the plan has them.
-pub(crate) fn specs(plan: &Plan, digest: &str) -> Result<Vec<ChildSpec>, serde_json::Error> {
+/// Why an own role cannot be described.
+#[derive(Debug, Error)]
+pub(crate) enum SpecError {
+    #[error("the configuration of a role cannot be written: {0}")]
+    Config(#[from] serde_json::Error),
+    #[error("{0}")]
+    Secret(#[from] mainstay_app::Error),
+}
+
+/// Edge, web and dns, where the plan has them. `secret` reads one of the server's secrets.
+pub(crate) fn specs(
+    plan: &Plan,
+    digest: &str,
+    secret: impl Fn(&str) -> Result<String, mainstay_app::Error>,
+) -> Result<Vec<ChildSpec>, SpecError> {
     let workers = workers(plan);
     let mut specs = Vec::new();
+    if let Some(edge) = &plan.edge {
+        specs.push(edge::spec(edge, digest, workers, secret)?);
+    }
     if let Some(web) = &plan.web {
         specs.push(self::web(web, digest, workers)?);
     }
@@ -88,12 +116,15 @@ pub(crate) fn specs(plan: &Plan, digest: &str) -> Result<Vec<ChildSpec>, serde_j
 fn web(plan: &WebPlan, digest: &str, shares: u16) -> Result<ChildSpec, serde_json::Error> {
     let tcp = |address: &SocketAddr| SocketSpec::Tcp { address: *address, shares };
     let sockets = plan.listen.iter().map(tcp).collect();
-    let mut spec = own_role("web", plan, digest, sockets, WEB_GRACE)?;
-    let user = spec.user.clone();
-    // The access log is the role's own: its lines do not pass through the agent.
-    let path = PathBuf::from(paths::LOG).join("web");
-    spec.folders.push(FolderSpec { path, group: user.clone(), user, mode: 0o750 });
+    let mut spec = own_role("web", plan, None, digest, sockets, WEB_GRACE)?;
+    spec.folders.push(access_log("web", &spec.user));
     Ok(spec)
+}
+
+/// The folder of a role's access log, which is the role's own: its lines do not pass through the agent.
+fn access_log(name: &str, user: &str) -> FolderSpec {
+    let (path, user) = (PathBuf::from(paths::LOG).join(name), user.to_owned());
+    FolderSpec { path, group: user.clone(), user, mode: 0o750 }
 }
 
 fn dns(plan: &DnsPlan, digest: &str, shares: u16) -> Result<ChildSpec, serde_json::Error> {
@@ -102,12 +133,13 @@ fn dns(plan: &DnsPlan, digest: &str, shares: u16) -> Result<ChildSpec, serde_jso
         [SocketSpec::Udp { address, shares }, SocketSpec::Tcp { address, shares }]
     };
     let sockets = plan.listen.iter().flat_map(both).collect();
-    own_role("dns", plan, digest, sockets, DNS_GRACE)
+    own_role("dns", plan, None, digest, sockets, DNS_GRACE)
 }
 
 fn own_role<P: Serialize>(
     name: &str,
     plan: &P,
+    secrets: Option<PathBuf>,
     digest: &str,
     sockets: Vec<SocketSpec>,
     grace: Duration,
@@ -115,7 +147,7 @@ fn own_role<P: Serialize>(
     let user = format!("mainstay-{name}");
     let run = paths::role_run(name);
     let config = run.join("config.json");
-    let content = RoleConfig { plan, run: run.clone(), log: PathBuf::from(paths::LOG) };
+    let content = RoleConfig { plan, run: run.clone(), log: PathBuf::from(paths::LOG), secrets };
     let content = serde_json::to_string_pretty(&content)?;
     let env = [("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("MAINSTAY_BINARY", digest)];
     Ok(ChildSpec {

@@ -1,5 +1,7 @@
 //! What the agent answers to `GET /v1/status`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use mainstay_process::ChildStatus;
@@ -23,6 +25,98 @@ pub struct ServerStatus {
     pub roles: Vec<ChildStatus>,
     /// What all roles use together; absent without control groups.
     pub totals: Option<Totals>,
+    /// What the load balancer says of itself; absent without that role, and while it does not answer.
+    #[serde(default)]
+    pub edge: Option<EdgeStatus>,
+}
+
+/// The load balancer, as it answers on its admin socket (`GET /status`). What a newer one says besides is kept as it is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EdgeStatus {
+    /// Requests a second, over the last seconds.
+    #[serde(default)]
+    pub requests_per_second: Option<f64>,
+    /// Requests that are being worked on.
+    #[serde(default)]
+    pub requests_in_flight: i64,
+    /// Open connections of clients.
+    #[serde(default)]
+    pub connections_open: i64,
+    /// Whether visitors are turned away.
+    #[serde(default)]
+    pub maintenance: bool,
+    /// The groups, in the order of the plan.
+    #[serde(default)]
+    pub groups: Vec<GroupStatus>,
+    /// All the rest.
+    #[serde(flatten)]
+    pub more: BTreeMap<String, serde_json::Value>,
+}
+
+/// Servers that answer the same requests.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// Upstreams that take requests.
+    #[serde(default)]
+    pub fit: u64,
+    /// Requests that wait for room.
+    #[serde(default)]
+    pub waiting: i64,
+    /// The servers.
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamStatus>,
+    /// All the rest.
+    #[serde(flatten)]
+    pub more: BTreeMap<String, serde_json::Value>,
+}
+
+/// One server of a group.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct UpstreamStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    #[serde(default)]
+    pub address: String,
+    /// `up`, `down`, `ejected`, `draining` and the like.
+    pub state: String,
+    /// Why, and since when, in a line for people.
+    #[serde(default)]
+    pub why: String,
+    /// Its share.
+    #[serde(default)]
+    pub weight: u32,
+    /// Requests at it now.
+    #[serde(default)]
+    pub in_flight: i64,
+    /// Requests that it got.
+    #[serde(default)]
+    pub requests: u64,
+    /// Requests that it failed.
+    #[serde(default)]
+    pub failures: u64,
+    /// How long it takes, as a moving average.
+    #[serde(default)]
+    pub latency_ms: Option<f64>,
+    /// All the rest.
+    #[serde(flatten)]
+    pub more: BTreeMap<String, serde_json::Value>,
+}
+
+impl UpstreamStatus {
+    /// Whether it should take requests and does not.
+    pub fn is_in_trouble(&self) -> bool {
+        !matches!(self.state.as_str(), "up" | "unchecked" | "draining")
+    }
+}
+
+impl EdgeStatus {
+    /// All requests that its upstreams got.
+    pub fn requests(&self) -> u64 {
+        self.groups.iter().flat_map(|group| &group.upstreams).map(|upstream| upstream.requests).sum()
+    }
 }
 
 /// The agent itself.

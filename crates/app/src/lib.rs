@@ -9,6 +9,7 @@ mod environment;
 mod error;
 pub mod php;
 mod python;
+mod readiness;
 pub mod release;
 mod seed;
 pub mod venv;
@@ -16,7 +17,7 @@ pub mod venv;
 use std::path::PathBuf;
 
 use mainstay_process::{ChildSpec, FolderSpec};
-use mainstay_site::plan::{AppPlan, Runtime};
+use mainstay_site::plan::{AppPlan, Runtime, WebApp};
 use mainstay_site::{AppName, ServerName, SiteName, paths};
 
 pub use environment::Secrets;
@@ -35,6 +36,8 @@ pub struct Context<'a> {
     pub server: &'a ServerName,
     /// The secrets that the plan names.
     pub secrets: &'a Secrets,
+    /// What the web server beside the app knows of it.
+    pub web: Option<&'a WebApp>,
 }
 
 /// The user that an app runs as.
@@ -54,7 +57,7 @@ pub fn role_name(app: &AppName) -> String {
 pub fn child(plan: &AppPlan, context: &Context<'_>) -> Result<ChildSpec, Error> {
     let mut env = environment::of(plan, context)?;
     let mut spec = match &plan.runtime {
-        Runtime::Php { workers, settings } => php::child(plan, *workers, settings)?,
+        Runtime::Php { workers, settings } => php::child(plan, *workers, settings, context.web)?,
         Runtime::Python { interface, entry, workers, environment } => {
             python::child(plan, *interface, entry, *workers, environment)
         }

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mainstay_process::{ChildSpec, FileSpec, Probe, Replace, Signal, SocketSpec, Stop};
+use mainstay_process::{ChildSpec, FileSpec, Replace, Signal, SocketSpec, Stop};
 use mainstay_site::paths;
-use mainstay_site::plan::AppPlan;
+use mainstay_site::plan::{AppPlan, WebApp};
 
-use crate::{Error, WEB_USER, release_folder, role_name, temporary, user};
+use crate::{Error, WEB_USER, readiness, release_folder, role_name, temporary, user};
 
 /// The path on which php-fpm itself answers, so that no script is run to see whether it lives.
 pub const PING_PATH: &str = "/-/mainstay-ping";
@@ -20,6 +20,7 @@ pub(crate) fn child(
     plan: &AppPlan,
     workers: u32,
     settings: &BTreeMap<String, String>,
+    web: Option<&WebApp>,
 ) -> Result<ChildSpec, Error> {
     let program = newest().ok_or(Error::NotInstalled { program: "php-fpm", package: "php-fpm" })?;
     let name = role_name(&plan.name);
@@ -57,7 +58,7 @@ pub(crate) fn child(
         sockets: vec![SocketSpec::Unix { path: socket.clone(), user, group: WEB_USER.to_owned() }],
         folders: Vec::new(),
         files,
-        ready: Probe::FastCgiPing { socket, path: PING_PATH.to_owned() },
+        ready: readiness::php(plan.readiness_path.as_deref(), web, socket),
         ready_within: Duration::from_secs(30),
         stop: Stop { signal: Signal::Quit, grace: Duration::from_secs(30) },
         replace: Replace::Overlap,

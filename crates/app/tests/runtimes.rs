@@ -18,7 +18,7 @@ use command_fds::{CommandFdExt as _, FdMapping};
 use mainstay_app::{Context, Secrets, child, venv};
 use mainstay_process::{ChildSpec, Signal, SocketSpec};
 use mainstay_site::paths;
-use mainstay_site::plan::AppPlan;
+use mainstay_site::plan::{AppPlan, WebApp};
 
 /// `nobody`: the programs run as an app does, without any privilege.
 const NOBODY: u32 = 65_534;
@@ -36,6 +36,11 @@ struct Stage {
 impl Stage {
     /// `code` is the release: names and contents.
     fn new(runtime: &serde_json::Value, code: &[(&str, &str)]) -> Self {
+        Self::with_readiness(runtime, code, None)
+    }
+
+    /// With a path that tells whether the app is ready, behind a front controller `/index.php`.
+    fn with_readiness(runtime: &serde_json::Value, code: &[(&str, &str)], path: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         open_to_all(folder.path());
         let root = folder.path();
@@ -56,12 +61,21 @@ impl Stage {
                 "host": "127.0.0.1", "port": 3306, "socket": "/run/mainstay/database/mysqld.sock",
                 "name": "shop", "user": "shop", "password_secret": "database-shop",
             },
-            "readiness_path": null, "memory": null, "processes": 64,
+            "readiness_path": path, "memory": null, "processes": 64,
         }))
         .unwrap();
         let secrets = Secrets::in_folder(secrets);
         let (site, server) = ("foobar".parse().unwrap(), "server1".parse().unwrap());
-        let spec = child(&plan, &Context { site: &site, server: &server, secrets: &secrets }).unwrap();
+        let web: WebApp = serde_json::from_value(serde_json::json!({
+            "name": "shop", "release": "r1", "public": paths::releases(&plan.name).join("r1/public"), "mounts": [],
+            "backend": {
+                "kind": "fast_cgi", "socket": paths::app_socket(&plan.name), "front_controller": "/index.php",
+                "max_requests": 2,
+            },
+        }))
+        .unwrap();
+        let context = Context { site: &site, server: &server, secrets: &secrets, web: Some(&web) };
+        let spec = child(&plan, &context).unwrap();
         let mut stage = Self { spec: moved(&spec, root), folder, socket: None };
         stage.set();
         stage
@@ -313,6 +327,26 @@ fn a_php_app_sees_its_environment_and_writes_its_own_folders_only() {
     assert_eq!(told["writes"], 1);
     assert_eq!(told["code"], false);
     assert!(!stage.spec.args.iter().any(|arg| arg.contains("p@ss") || arg.contains("sesame")));
+}
+
+#[test]
+fn a_php_app_is_ready_when_its_own_path_says_so_and_not_before() {
+    let code = "<?php
+        if ($_SERVER['REQUEST_URI'] !== '/health?deep=1' || $_SERVER['SCRIPT_NAME'] !== '/index.php') { http_response_code(404); exit; }
+        http_response_code(file_exists(getenv('APP_DATA') . '/uploads/open') ? 204 : 503);";
+    let runtime = serde_json::json!({"kind": "php", "workers": 2, "settings": {}});
+    let stage = Stage::with_readiness(&runtime, &[("public/index.php", code)], Some("/health?deep=1"));
+    let _running = stage.start(1);
+    let ask = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime
+            .block_on(mainstay_process::probe::ask(&stage.spec.ready, 0))
+            .map_err(|error| error.to_string())
+    };
+    let closed = "it answers /health?deep=1 with status 503";
+    stage.until("answered as closed", || ask().err().filter(|error| error == closed));
+    fs::write(stage.folder.path().join("lib/data/shop/uploads/open"), "").unwrap();
+    stage.until("ready", || ask().ok());
 }
 
 #[test]

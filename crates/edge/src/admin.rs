@@ -7,7 +7,7 @@ use mainstay_http::{Phase, Shutdown};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::{Command, Setting};
+use crate::control::{Command, Refusal, Setting};
 
 /// The largest weight of an upstream.
 const MOST_WEIGHT: u32 = 1000;
@@ -16,8 +16,8 @@ const MOST_WEIGHT: u32 = 1000;
 struct InForceReply {
     /// SHA-256 of the configuration in force, in hexadecimal.
     sha256: String,
-    /// Why the last new configuration was refused, if none was taken over since.
-    refused: Option<String>,
+    /// The last new configuration that was refused, and why, if none was taken over since.
+    refused: Option<Refusal>,
 }
 
 /// The router of the role's admin socket.

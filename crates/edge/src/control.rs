@@ -65,7 +65,7 @@ pub(crate) enum Command {
     /// Tell everything.
     Status(oneshot::Sender<Status>),
     /// Tell which configuration is in force, and the last refusal.
-    Digest(oneshot::Sender<(String, Option<String>)>),
+    Digest(oneshot::Sender<(String, Option<Refusal>)>),
 }
 
 /// A live change of an upstream.
@@ -112,6 +112,8 @@ pub(crate) struct Control {
 pub(crate) struct Refusal {
     /// Seconds since 1970.
     pub(crate) at: u64,
+    /// SHA-256 of the configuration; none if it could not even be read.
+    pub(crate) sha256: Option<String>,
     pub(crate) why: String,
 }
 
@@ -247,7 +249,7 @@ impl Control {
 
     fn obey(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Reload(config, reply) => match self.reload(*config, now) {
+            Command::Reload(config, reply) => match self.reload(&config, now) {
                 Ok(()) => {
                     self.metrics.reloads.with(&["ok"]).inc();
                     tracing::info!(digest = self.digest, "a new configuration is in force");
@@ -255,11 +257,11 @@ impl Control {
                     self.answer_adopted();
                 }
                 Err(why) => {
-                    self.refused(&why);
+                    self.refused(&why, Some(config.digest()));
                     let _ = reply.send(Err(why));
                 }
             },
-            Command::NoConfig(why) => self.refused(&why),
+            Command::NoConfig(why) => self.refused(&why, None),
             Command::Set(setting, reply) => {
                 self.answer(|control| control.set(&setting), reply, now);
             }
@@ -277,17 +279,16 @@ impl Control {
                 let _ = reply.send(self.status(now));
             }
             Command::Digest(reply) => {
-                let why = self.refusal.as_ref().map(|refusal| refusal.why.clone());
-                let _ = reply.send((self.digest.clone(), why));
+                let _ = reply.send((self.digest.clone(), self.refusal.clone()));
             }
         }
     }
 
-    fn refused(&mut self, why: &str) {
+    fn refused(&mut self, why: &str, sha256: Option<String>) {
         self.metrics.reloads.with(&["refused"]).inc();
         tracing::error!(why, "a new configuration was refused; the old one stays in force");
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        self.refusal = Some(Refusal { at, why: why.to_owned() });
+        self.refusal = Some(Refusal { at, sha256, why: why.to_owned() });
     }
 
     /// Makes a live change and has it carried out.
@@ -308,11 +309,11 @@ impl Control {
         }
     }
 
-    fn reload(&mut self, config: Config, now: Instant) -> Result<(), String> {
-        self.config.allows(&config)?;
-        self.adopt(&config, now)?;
+    fn reload(&mut self, config: &Config, now: Instant) -> Result<(), String> {
+        self.config.allows(config)?;
+        self.adopt(config, now)?;
         self.digest = config.digest();
-        self.config = config;
+        self.config = config.clone();
         self.forget_overrides();
         self.refusal = None;
         Ok(())

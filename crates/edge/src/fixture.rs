@@ -14,6 +14,7 @@ pub(crate) fn plan() -> EdgePlan {
             tls: false,
             proxy_protocol: false,
         }],
+        redirect_to_tls: false,
         tcp: Vec::new(),
         certificates: Vec::new(),
         hosts: vec![host("a.test"), host("*.b.test")],

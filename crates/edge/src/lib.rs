@@ -1,4 +1,4 @@
-//! The load balancer: what people expect of HAProxy in front of several servers.
+//! The load balancer: what people expect of `HAProxy` in front of several servers.
 //!
 //! [`run`] is the role's process. It carries an [`EdgePlan`](mainstay_site::plan::EdgePlan) out with one worker per
 //! core, each with routes, pools and log of its own, and one control thread, which changes plans and judges upstreams.

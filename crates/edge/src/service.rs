@@ -180,6 +180,10 @@ impl Worker {
         {
             return Err(Turned::Closed);
         }
+        if site.in_force.plan.redirect_to_tls && request.tls.is_none() {
+            let query = request.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+            return redirect(StatusCode::PERMANENT_REDIRECT, &format!("https://{host}{}{query}", path.encoded));
+        }
         let asked = Asked {
             host,
             path: &path.decoded,

@@ -16,7 +16,7 @@ use crate::{CLIENT, INTERNET};
 /// Servers stop their roles in order; a database writes out what it holds.
 const GRACE: Duration = Duration::from_secs(150);
 /// After SIGKILL the kernel only has to clear away.
-const KILLED: Duration = Duration::from_secs(20);
+pub(crate) const KILLED: Duration = Duration::from_secs(20);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -72,9 +72,10 @@ pub(crate) fn signal(host: &HostRecord, signal: Signal) {
     }
 }
 
-fn gone(host: &HostRecord, patience: Duration) -> bool {
+/// Waits until nothing is left of a host, and tells whether that is so.
+pub(crate) fn gone(host: &HostRecord, patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
-    while host.is_alive() {
+    while !host.is_gone() {
         if Instant::now() >= deadline {
             return false;
         }

@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use nix::sched::{sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 use crate::error::Error;
 use crate::state::{HostRecord, SiteState};
@@ -11,6 +14,9 @@ use crate::state::{HostRecord, SiteState};
 /// A command that runs inside a host: in its namespaces, with its files, processes and network.
 fn command(host: &HostRecord, program: &[String]) -> Command {
     let mut command = Command::new("nsenter");
+    if Path::new("/proc/self/ns/time").exists() {
+        command.arg("--time");
+    }
     command
         .args(["-t", &host.pid.to_string(), "-m", "-u", "-i", "-n", "-p", "-C", "--"])
         .args(program)
@@ -62,6 +68,9 @@ pub fn exec(site: &SiteState, name: &str, program: &[String]) -> Error {
         // Without it the command's memory and time would count as the machine's; that is no reason not to run it.
         let _ = fs::write(group.join("cgroup.procs"), "0");
     }
+    // What it starts is to see as many processors as the host has.
+    let processors = sched_getaffinity(Pid::from_raw(host.pid));
+    let _ = processors.and_then(|set| sched_setaffinity(Pid::from_raw(0), &set));
     let error = command(&host, program).exec();
     Error::Command { command: "nsenter".to_owned(), reason: error.to_string() }
 }

@@ -16,6 +16,10 @@ const MOST_CONNECTIONS: usize = 1024;
 /// How long an entry may take to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The name of the listening socket that leads to the entries' port for HTTPS; any other leads to the port that is given.
+pub(crate) const HTTPS: &str = "https";
+const HTTPS_PORT: u16 = 443;
+
 /// Runs the gateway: `mainstay lab-gateway ADDRESS...`, with the listening sockets inherited.
 ///
 /// # Errors
@@ -24,13 +28,16 @@ pub fn run(entries: &[SocketAddr]) -> io::Result<()> {
     let descriptors = mainstay_process::inherited_descriptors().map_err(io::Error::other)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let entries: Arc<[SocketAddr]> = entries.into();
+        let plain: Arc<[SocketAddr]> = entries.into();
+        let secure: Arc<[SocketAddr]> =
+            entries.iter().map(|entry| SocketAddr::new(entry.ip(), HTTPS_PORT)).collect();
         let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         let mut tasks = tokio::task::JoinSet::new();
-        for (_, descriptor) in descriptors {
+        for (name, descriptor) in descriptors {
+            let entries = if name == HTTPS { &secure } else { &plain };
             let listener = std::net::TcpListener::from(descriptor);
             listener.set_nonblocking(true)?;
-            tasks.spawn(accept(TcpListener::from_std(listener)?, Arc::clone(&entries), Arc::clone(&room)));
+            tasks.spawn(accept(TcpListener::from_std(listener)?, Arc::clone(entries), Arc::clone(&room)));
         }
         if tasks.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no listening socket was handed over"));

@@ -110,7 +110,11 @@ pub(crate) fn plug(
         }
         remove(internet, &port, &there)?;
         Batch::default()
-            .add(format!("link add {port} type veth peer name eth0 netns {}", host.pid))
+            .add(format!(
+                "link add {port} type veth peer name eth0 address {} netns {}",
+                hardware_address(server.address),
+                host.pid
+            ))
             .add(format!("link set {port} master site"))
             .add(format!("link set {port} up"))
             .run(internet)?;
@@ -128,6 +132,13 @@ pub(crate) fn plug(
         batch.run(host)?;
     }
     Ok(())
+}
+
+/// A server's hardware address follows from its IPv4 address: where its link is made anew, neighbours that remember it
+/// still reach it. Locally administered (IEEE 802, second bit of the first byte).
+fn hardware_address(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
 
 /// Interface names have at most 15 bytes, server names up to 32: the port carries the server's place in the file.
@@ -172,7 +183,17 @@ fn in_network(host: &HostRecord, command: &[&str], input: Option<&str>) -> Resul
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The addresses at which visitors enter the site, as the zone has them: every web server.
+/// The addresses at which visitors enter the site, as the zone has them: every load balancer's, or without any every
+/// web server's.
 pub(crate) fn entries(site: &Site) -> Vec<IpAddr> {
-    site.with_role(mainstay_site::Role::Web).map(|server| server.address.into()).collect()
+    let addresses = |server: &Server| {
+        let six = server.address6.map(IpAddr::from);
+        std::iter::once(IpAddr::from(server.address)).chain(six)
+    };
+    site.with_role(site.entry()).flat_map(addresses).collect()
+}
+
+/// The port at which visitors speak HTTP to them.
+pub(crate) fn http_port(site: &Site) -> u16 {
+    if site.has_edge() { 80 } else { site.web.port }
 }

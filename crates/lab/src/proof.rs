@@ -1,14 +1,16 @@
 //! The proof: what a visitor sees, looked at from outside.
 
+mod edges;
+
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use mainstay_site::model::Server;
 use mainstay_site::{Role, Site, paths};
 use serde::Serialize;
 
 use crate::enter::{living, output};
 use crate::error::Error;
-use crate::network::Outside;
+use crate::network::{Outside, entries, http_port};
 use crate::state::{HostRecord, SiteState};
 use crate::status;
 use crate::{CLIENT, INTERNET};
@@ -81,29 +83,35 @@ impl Proof<'_> {
         if self.site.with_role(Role::Dns).next().is_none() {
             return;
         }
-        let entries: Vec<String> =
-            self.site.with_role(Role::Web).map(|server| server.address.to_string()).collect();
+        let entries = entries(self.site);
         for host in self.site.hosts.iter().filter(|host| !host.wildcard) {
             let name = host.name.as_str();
-            let found = self.visitor(&["getent", "ahostsv4", name]).and_then(|text| {
-                let address = text.split_whitespace().next().unwrap_or("nothing").to_owned();
-                let right = entries.contains(&address);
-                if right {
-                    Ok(())
-                } else {
-                    Err(format!("{name} leads to {address}, not to {}", entries.join(" or ")))
-                }
-            });
-            check(checks, format!("{name} is resolved through the internet's resolver"), found);
+            let promise = format!("{name} is resolved through the internet's resolver");
+            check(checks, promise, self.leads(name, "ahostsv4", entries.iter().filter(|ip| ip.is_ipv4())));
+            if self.has_ipv6() {
+                let promise = format!("{name} is resolved to an IPv6 address as well");
+                check(
+                    checks,
+                    promise,
+                    self.leads(name, "ahostsv6", entries.iter().filter(|ip| ip.is_ipv6())),
+                );
+            }
         }
         for server in self.site.with_role(Role::Dns) {
-            for (transport, promise) in [("udp", "answers over UDP"), ("tcp", "answers over TCP")] {
-                let result = self.ask(server, transport, self.site.domain.as_str()).and_then(|code| {
+            if let Some(address) = server.address6 {
+                let result = self.ask(address.into(), "udp", self.site.domain.as_str()).and_then(|code| {
                     if code == 0 { Ok(()) } else { Err(format!("it answered with code {code}")) }
                 });
+                check(checks, format!("{} answers over IPv6 for {}", server.name, self.site.domain), result);
+            }
+            for (transport, promise) in [("udp", "answers over UDP"), ("tcp", "answers over TCP")] {
+                let result =
+                    self.ask(server.address.into(), transport, self.site.domain.as_str()).and_then(|code| {
+                        if code == 0 { Ok(()) } else { Err(format!("it answered with code {code}")) }
+                    });
                 check(checks, format!("{} {promise} for {}", server.name, self.site.domain), result);
             }
-            let result = self.ask(server, "udp", "elsewhere.example").and_then(|code| {
+            let result = self.ask(server.address.into(), "udp", "elsewhere.example").and_then(|code| {
                 if code == 5 {
                     Ok(())
                 } else {
@@ -114,15 +122,36 @@ impl Proof<'_> {
         }
     }
 
+    /// Whether visitors can enter over IPv6.
+    fn has_ipv6(&self) -> bool {
+        entries(self.site).iter().any(IpAddr::is_ipv6)
+    }
+
+    /// Looks a name up as programs do, in one of getent's databases.
+    fn leads<'a>(
+        &self,
+        name: &str,
+        database: &str,
+        entries: impl Iterator<Item = &'a IpAddr>,
+    ) -> Result<(), String> {
+        let text = self.visitor(&["getent", database, name])?;
+        let address = text.split_whitespace().next().unwrap_or("nothing");
+        let entries: Vec<String> = entries.map(ToString::to_string).collect();
+        if entries.iter().any(|entry| entry == address) {
+            return Ok(());
+        }
+        Err(format!("{name} leads to {address}, not to {}", entries.join(" or ")))
+    }
+
     /// Asks a name server for the SOA of a name from `client`, and returns the response code.
-    fn ask(&self, server: &Server, transport: &str, name: &str) -> Result<u8, String> {
-        let address = server.address.to_string();
+    fn ask(&self, server: IpAddr, transport: &str, name: &str) -> Result<u8, String> {
+        let address = server.to_string();
         let text = self.visitor(&["python3", "-I", "-c", ASK, transport, &address, name])?;
         text.trim().parse().map_err(|_| format!("its answer makes no sense: {}", text.trim()))
     }
 
     fn pages(&self, checks: &mut Vec<Check>) {
-        let port = self.site.web.port;
+        let port = http_port(self.site);
         for host in self.site.hosts.iter().filter(|host| !host.wildcard) {
             let url = if port == 80 {
                 format!("http://{}/", host.name)
@@ -130,12 +159,17 @@ impl Proof<'_> {
                 format!("http://{}:{port}/", host.name)
             };
             let format = "%{http_code} %header{x-served-by}";
-            let result = self
-                .visitor(&["curl", "-s", "-o", "/dev/null", "--max-time", "10", "-w", format, &url])
-                .and_then(|text| self.served(&text));
-            check(checks, format!("{url} is answered by one of the site's servers"), result);
+            let get = |family| {
+                let curl = ["curl", family, "-s", "-o", "/dev/null", "--max-time", "10", "-w", format, &url];
+                self.visitor(&curl).and_then(|text| self.served_or_redirected(&text))
+            };
+            check(checks, format!("{url} is answered by one of the site's servers"), get("-4"));
+            if self.has_ipv6() {
+                check(checks, format!("{url} is answered over IPv6 as well"), get("-6"));
+            }
         }
-        for server in self.site.with_role(Role::Web) {
+        self.through_edges(checks);
+        for server in self.site.with_role(self.site.entry()) {
             let url = format!("http://{}:{port}/", server.address);
             let code = ["curl", "-s", "-o", "/dev/null", "--max-time", "5", "-w", "%{http_code}", "-H"];
             let strange = [&code[..], &["Host: elsewhere.example", &url]].concat();
@@ -201,7 +235,11 @@ impl Proof<'_> {
                     None => format!("--host={}", database.host),
                 };
                 let (user, name) = (format!("--user={}", database.user), database.name.as_str());
-                let port = format!("--port={}", database.port);
+                // With a port the client would take the network whatever else is said.
+                let port = match &database.socket {
+                    Some(_) => "--protocol=socket".to_owned(),
+                    None => format!("--port={}", database.port),
+                };
                 let secret = secret.display().to_string();
                 let program = [
                     "sh",
@@ -238,7 +276,8 @@ impl Proof<'_> {
             let Some(server) = &host.server else { continue };
             for role in &server.roles {
                 let state = status::state_name(&role.state);
-                let result = if state == "ready" { Ok(()) } else { Err(format!("it is {state}")) };
+                let result =
+                    if status::is_ready(&role.state) { Ok(()) } else { Err(format!("it is {state}")) };
                 check(checks, format!("{} on {name} is ready", role.name), result);
             }
         }
@@ -255,7 +294,7 @@ transport, address, name = sys.argv[1:]
 labels = b''.join(bytes([len(part)]) + part.encode() for part in name.split('.')) + b'\0'
 query = struct.pack('>6H', 4711, 0, 1, 0, 0, 0) + labels + struct.pack('>2H', 6, 1)
 kind = socket.SOCK_DGRAM if transport == 'udp' else socket.SOCK_STREAM
-with socket.socket(socket.AF_INET, kind) as s:
+with socket.socket(socket.AF_INET6 if ':' in address else socket.AF_INET, kind) as s:
     s.settimeout(3)
     s.connect((address, 53))
     if transport == 'tcp':

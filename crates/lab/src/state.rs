@@ -202,6 +202,9 @@ pub struct Record {
     pub hosts: BTreeMap<String, HostRecord>,
     /// Port on 127.0.0.1 of the real machine that leads to the website.
     pub http_port: Option<u16>,
+    /// Port on 127.0.0.1 of the real machine that leads to it by HTTPS, where the site has that.
+    #[serde(default)]
+    pub https_port: Option<u16>,
     /// The numbers of the apps' users. An app keeps its own for ever: files on the servers' disks carry it.
     #[serde(default)]
     pub(crate) app_users: BTreeMap<String, u32>,
@@ -220,13 +223,23 @@ pub struct HostRecord {
 
 impl HostRecord {
     pub(crate) fn of(pid: i32) -> Option<Self> {
-        let start_ticks = start_ticks(pid)?;
+        let start_ticks = Life::of(pid)?.start_ticks;
         Some(Self { pid, start_ticks, boot_id: boot_id() })
     }
 
-    /// Whether that very process still runs.
+    /// Whether that very process still runs. One that was killed does not, though it may be there until the host's other
+    /// processes have ended.
     pub fn is_alive(&self) -> bool {
-        self.boot_id == boot_id() && start_ticks(self.pid) == Some(self.start_ticks)
+        self.life().is_some_and(|life| !life.is_ending)
+    }
+
+    /// Whether nothing is left of it, so that its disk is free.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.life().is_none()
+    }
+
+    fn life(&self) -> Option<Life> {
+        Life::of(self.pid).filter(|life| life.start_ticks == self.start_ticks && self.boot_id == boot_id())
     }
 
     /// A path inside the host, seen from the real machine.
@@ -240,16 +253,34 @@ fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// Field 22 of /proc/PID/stat; nothing for a process that is gone or only waits to be reaped.
-fn start_ticks(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the name in parentheses, which may itself hold spaces and parentheses.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    if state == "Z" || state == "X" {
-        return None;
+/// A process as /proc/PID/stat tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Life {
+    start_ticks: u64,
+    is_ending: bool,
+}
+
+/// `PF_EXITING`, among the flags of field 9.
+const EXITING: u32 = 4;
+
+impl Life {
+    fn of(pid: i32) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
-    fields.nth(18)?.parse().ok()
+
+    /// Nothing for a process that only waits to be reaped.
+    fn parse(stat: &str) -> Option<Self> {
+        // The second field is the name in parentheses, which may itself hold spaces and parentheses.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let state = fields.next()?;
+        if state == "Z" || state == "X" {
+            return None;
+        }
+        let flags: u32 = fields.nth(5)?.parse().ok()?;
+        // Field 22.
+        let start_ticks = fields.nth(12)?.parse().ok()?;
+        Some(Self { start_ticks, is_ending: flags & EXITING != 0 })
+    }
 }
 
 /// Writes a whole file or nothing, so that a crash in the middle leaves the old one.
@@ -264,4 +295,22 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result
         fs::rename(&temporary, path)
     };
     write().map_err(file("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_killed_process_is_dead_before_it_is_gone() {
+        let stat = |state: &str, flags: u32| {
+            format!("7 (a) b) {state} 1 7 7 0 -1 {flags} 1 2 3 4 5 6 7 8 20 0 1 0 4711 1 2\n")
+        };
+        let life = |is_ending| Some(Life { start_ticks: 4711, is_ending });
+        assert_eq!(Life::parse(&stat("S", 0x0040_0100)), life(false));
+        assert_eq!(Life::parse(&stat("S", 0x0040_0104)), life(true));
+        assert_eq!(Life::parse(&stat("Z", 0x0040_0104)), None);
+        let this = HostRecord::of(std::process::id().cast_signed()).unwrap();
+        assert!(this.is_alive() && !this.is_gone());
+    }
 }

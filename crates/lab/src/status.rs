@@ -18,6 +18,8 @@ pub struct SiteStatus {
     pub healthy: bool,
     /// Where a browser of the real machine finds the website.
     pub url: Option<String>,
+    /// The port of 127.0.0.1 that leads to it by HTTPS, where it has that.
+    pub https_port: Option<u16>,
     /// The hosts by name.
     pub hosts: BTreeMap<String, HostStatus>,
 }
@@ -48,9 +50,9 @@ impl HostStatus {
     }
 }
 
-/// Whether a role is in the state that it should be in.
+/// Whether a role is in the state that it should be in: it serves, or it left the plan and finishes what it began.
 pub fn is_ready(state: &impl Serialize) -> bool {
-    state_name(state) == "ready"
+    matches!(state_name(state).as_str(), "ready" | "draining")
 }
 
 /// The state's name, as the agent's API tells it.
@@ -81,7 +83,7 @@ pub fn status(site: &SiteState) -> SiteStatus {
     }
     let healthy = !hosts.is_empty() && hosts.values().all(HostStatus::is_ready);
     let url = record.http_port.map(|port| format!("http://localhost:{port}/"));
-    SiteStatus { site: site.name.to_string(), healthy, url, hosts }
+    SiteStatus { site: site.name.to_string(), healthy, url, https_port: record.https_port, hosts }
 }
 
 pub(crate) fn server_status(host: &HostState) -> Result<ServerStatus, String> {

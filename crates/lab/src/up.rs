@@ -4,6 +4,8 @@ mod browser;
 mod deliver;
 mod hosts;
 
+pub use browser::Ports;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -44,8 +46,8 @@ pub struct Options<'a> {
 pub struct Outcome {
     /// Whether everything was up and right already.
     pub unchanged: bool,
-    /// The port on 127.0.0.1 that leads to the website.
-    pub http_port: u16,
+    /// The ports on 127.0.0.1 that lead to the website.
+    pub ports: Ports,
 }
 
 /// Brings a site up.
@@ -66,7 +68,7 @@ pub fn up(state: &State, options: &Options<'_>) -> Result<Outcome, Error> {
     let inputs = up.inputs()?;
     let plans = options.site.plans(&inputs);
     let hosts = up.hosts(&plans)?;
-    let http_port = std::thread::scope(|scope| {
+    let ports = std::thread::scope(|scope| {
         let servers: Vec<_> = plans
             .iter()
             .map(|plan| {
@@ -86,7 +88,7 @@ pub fn up(state: &State, options: &Options<'_>) -> Result<Outcome, Error> {
             up.wait(plan)?;
         }
     }
-    Ok(Outcome { unchanged: !changed.into_inner(), http_port })
+    Ok(Outcome { unchanged: !changed.into_inner(), ports })
 }
 
 fn joined(thread: std::thread::ScopedJoinHandle<'_, Result<(), Error>>) -> Result<(), Error> {
@@ -167,7 +169,7 @@ impl Up<'_> {
                     let waiting: Vec<&str> = server
                         .roles
                         .iter()
-                        .filter(|role| !status::is_ready(&role.state))
+                        .filter(|role| role.changing || !status::is_ready(&role.state))
                         .map(|role| role.name.as_str())
                         .collect();
                     if server.settled && waiting.is_empty() && server.problems.is_empty() {

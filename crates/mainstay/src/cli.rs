@@ -71,7 +71,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         place: Where,
     },
-    /// Show servers and roles: state, process, restarts, memory
+    /// Show servers and roles: state, process, restarts, memory, and how the load balancer finds the servers
     #[command(
         after_help = "Examples:\n  mainstay status\n  mainstay status --watch\n\nExit code: 0 if all is well, 1 if something is not."
     )]
@@ -103,7 +103,7 @@ pub(crate) enum Command {
     Logs {
         /// Only this host
         host: Option<String>,
-        /// Only this role: web, dns, database, app-NAME, agent, access, ...
+        /// Only this role: edge, web, dns, database, app-NAME, agent, access, ...
         #[arg(long)]
         role: Option<String>,
         /// Go on with what is added
@@ -147,6 +147,8 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
+    /// The load balancer
+    Edge(RoleConfig),
     /// The web server
     Web(RoleConfig),
     /// The name server

@@ -9,7 +9,7 @@ use crate::logs::{LastWords, LogPipe};
 use crate::running::Running;
 use crate::status::{ChildStatus, LastExit};
 use crate::supervise::{Exit, Machine, Order, Phase};
-use crate::{ChildSpec, SocketSpec};
+use crate::{ChildSpec, Replace, SocketSpec};
 
 /// One child: its decisions, what it may run, and what runs.
 pub(crate) struct Child {
@@ -33,9 +33,22 @@ impl Child {
     }
 
     pub(crate) fn order(&mut self, spec: ChildSpec) -> Order {
+        let known = self.machine.target();
+        let family = known.family.filter(|_| differ_in_files_only(&self.specs[&known.id], &spec));
+        self.order_in(family, spec)
+    }
+
+    /// An order for a new process in any case.
+    pub(crate) fn restart(&mut self) -> Order {
+        let spec = self.spec().clone();
+        self.order_in(None, spec)
+    }
+
+    fn order_in(&mut self, family: Option<u64>, spec: ChildSpec) -> Order {
         let id = self.next_order;
         self.next_order += 1;
         let order = order_of(id, &spec);
+        let order = Order { family: family.or(order.family), ..order };
         self.specs.insert(id, spec);
         order
     }
@@ -63,6 +76,7 @@ impl Child {
             pid: running.map(|running| running.identity.pid),
             generation: current.map(|generation| generation.number),
             since: running.map(|running| rfc3339(running.since)),
+            changing: current.is_some_and(|generation| generation.order.id != self.machine.target().id),
             draining: self.machine.generations().iter().filter(|g| !is_active(&g.phase)).count(),
             restarts: self.machine.restarts(),
             falls: self.machine.falls(),
@@ -85,7 +99,16 @@ pub(crate) fn is_active(phase: &Phase) -> bool {
 }
 
 pub(crate) fn order_of(id: u64, spec: &ChildSpec) -> Order {
-    Order { id, replace: spec.replace, ready_within: spec.ready_within, grace: spec.stop.grace }
+    // The first of its family, unless someone knows better.
+    let family = (spec.replace == Replace::Reload).then_some(id);
+    Order { id, replace: spec.replace, ready_within: spec.ready_within, grace: spec.stop.grace, family }
+}
+
+/// Whether a process that runs as one spec says can become the other by reading its files again.
+fn differ_in_files_only(one: &ChildSpec, other: &ChildSpec) -> bool {
+    // What is made before a start, or bounds it, is no business of the process itself; what it is started with is.
+    let same = ChildSpec { files: one.files.clone(), folders: one.folders.clone(), ..other.clone() };
+    one.replace == Replace::Reload && *one == same
 }
 
 pub(crate) fn rfc3339(at: jiff::Timestamp) -> String {

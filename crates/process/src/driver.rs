@@ -21,6 +21,7 @@ use crate::fdstore::Notifier;
 use crate::files::{FilesError, make_folder, write_file};
 use crate::launch::{Launch, Launcher};
 use crate::logs::{LastWords, LogPipe, LogReader, Rotation, Source};
+use crate::reload;
 use crate::running::{Running, Told};
 use crate::sockets::{SocketError, Sockets};
 use crate::supervise::{Action, Adopted, Event, Exit, Machine, Phase, Report, State};
@@ -144,7 +145,7 @@ impl Driver {
             Command::Restart(name, reply) => {
                 let result = match self.children.get_mut(&name) {
                     Some(child) => {
-                        let order = child.order(child.spec().clone());
+                        let order = child.restart();
                         self.handle(&name, Event::Replace(order));
                         Ok(())
                     }
@@ -297,7 +298,8 @@ impl Driver {
             .filter(|group| !group.members().is_empty() || handle.is_none());
         let since = i64::try_from(record.since).ok().and_then(|at| jiff::Timestamp::from_second(at).ok());
         let is_alive = handle.is_some();
-        let mut running = Running::new(identity, handle, group, since.unwrap_or_default(), record.phase);
+        let recorded = (record.phase, order.id);
+        let mut running = Running::new(identity, handle, group, since.unwrap_or_default(), recorded);
         if let Err(source) = running.watch(&name, generation, tell) {
             return Err(Error::Records { path: self.records_path.clone(), source });
         }
@@ -396,6 +398,11 @@ impl Driver {
                         running.probe(name, generation, spec.ready.clone(), is_shared, tell);
                     });
                 }
+                Action::Reload { generation, order } => {
+                    if let Err(reason) = self.reload(name, generation, order) {
+                        events.push_back(Event::ReloadRefused { generation, order, reason });
+                    }
+                }
                 Action::AskToStop { generation } => {
                     self.with(name, generation, |running, spec| running.ask_to_stop(spec.stop.signal));
                 }
@@ -418,6 +425,21 @@ impl Driver {
         if let Some(running) = child.running.get_mut(&generation) {
             act(running, spec);
         }
+    }
+
+    /// Writes the files of an order and lets a running generation read them.
+    fn reload(&mut self, name: &str, generation: u64, order: u64) -> Result<(), String> {
+        let Some(child) = self.children.get_mut(name) else { return Ok(()) };
+        let spec = child.specs[&order].clone();
+        let told = spec.folders.iter().try_for_each(make_folder);
+        told.and_then(|()| spec.files.iter().try_for_each(write_file)).map_err(|error| error.to_string())?;
+        let question =
+            reload::Question::of(&spec).ok_or("nothing tells whether it has taken a change over")?;
+        let tell = self.tell.clone();
+        if let Some(running) = child.running.get_mut(&generation) {
+            running.reload(name, generation, order, question, tell);
+        }
+        Ok(())
     }
 
     fn start(&mut self, name: &str, generation: u64, order: u64) -> Result<(), StartError> {
@@ -456,7 +478,8 @@ impl Driver {
         let process =
             self.launcher.start(&launch, &descriptors, child.pipe.as_fd()).map_err(StartError::Launch)?;
         let pid = process.id().cast_signed();
-        let running = Running::begin(name, generation, process, group, now, self.tell.clone())
+        let recorded = (Adopted::Starting, order);
+        let running = Running::begin(name, generation, process, group, now, recorded, self.tell.clone())
             .map_err(StartError::Launch)?;
         child.running.insert(generation, running);
         tracing::info!(child = name, generation, pid, "started");
@@ -482,6 +505,18 @@ impl Driver {
                 let failure = &rejected.failure;
                 tracing::error!(child = name, %failure, "the changed role did not get ready; what ran before runs on");
             }
+            Report::Reloaded { generation, after } => {
+                let after_ms = after.as_millis() as u64;
+                tracing::info!(child = name, generation, after_ms, "has taken the change over");
+            }
+            Report::ReloadRefused { generation, reason } => {
+                tracing::info!(
+                    child = name,
+                    generation,
+                    reason,
+                    "does not take the change over; a new process does"
+                );
+            }
             Report::Killed { generation } => {
                 tracing::warn!(child = name, generation, "did not stop when asked and is killed");
             }
@@ -500,10 +535,11 @@ impl Driver {
             };
             let Some(running) = child.running.get_mut(&generation.number) else { continue };
             // One that fell is not drained by the next supervisor either: it finds the process gone.
-            if running.recorded == phase || matches!(generation.phase, Phase::Clearing { .. }) {
+            let known = (phase, generation.order.id);
+            if running.recorded == known || matches!(generation.phase, Phase::Clearing { .. }) {
                 continue;
             }
-            running.recorded = phase;
+            running.recorded = known;
             let record = Record {
                 generation: generation.number,
                 phase,

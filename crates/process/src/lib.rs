@@ -21,6 +21,7 @@ pub mod launch;
 pub mod logs;
 pub mod probe;
 pub mod procfs;
+mod reload;
 mod running;
 pub mod sockets;
 mod spec;

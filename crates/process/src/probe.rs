@@ -1,7 +1,8 @@
 //! Asks a child whether it is ready. Each question is bounded in time and in bytes.
 
+mod fast_cgi;
+
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -16,11 +17,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// Pauses grow up to this.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-/// The most that is read of an answer.
-const ANSWER_BYTES: u64 = 64 << 10;
-/// `FCGI_STDOUT` and `FCGI_END_REQUEST` of the FastCGI specification, section 8.
-const FCGI_STDOUT: u8 = 6;
-const FCGI_END_REQUEST: u8 = 3;
 /// The protocol version in a MySQL greeting; an error packet has 255 in its place.
 const MYSQL_PROTOCOL: u8 = 10;
 
@@ -70,7 +66,10 @@ async fn ask_without_limit(probe: &Probe, pid: i32) -> Result<(), NotReady> {
             http(stream, path).await
         }
         Probe::TcpHttp { port, path } => http(connect(*port).await?, path).await,
-        Probe::FastCgiPing { socket, path } => fast_cgi(socket, path).await,
+        Probe::FastCgiPing { socket, path } => fast_cgi::ping(socket, path).await,
+        Probe::FastCgiGet { socket, public, script, path } => {
+            fast_cgi::get(socket, public, script, path).await
+        }
         Probe::MysqlGreeting { socket } => mysql(socket).await,
     }
 }
@@ -99,50 +98,7 @@ async fn http_status(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str
     status.ok_or_else(|| NotReady::Answer(format!("{text:?} instead of HTTP")))
 }
 
-async fn fast_cgi(socket: &Path, path: &str) -> Result<(), NotReady> {
-    let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(&fast_cgi_request(path)).await?;
-    let mut stream = stream.take(ANSWER_BYTES);
-    let mut answer = Vec::new();
-    loop {
-        let mut header = [0; 8];
-        stream.read_exact(&mut header).await?;
-        let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
-        let mut content = vec![0; length + usize::from(header[6])];
-        stream.read_exact(&mut content).await?;
-        match header[1] {
-            FCGI_STDOUT => answer.extend_from_slice(&content[..length]),
-            FCGI_END_REQUEST => break,
-            _ => {}
-        }
-    }
-    let text = String::from_utf8_lossy(&answer);
-    if text.contains("\r\n\r\npong") {
-        return Ok(());
-    }
-    Err(NotReady::Answer(format!("{:?} instead of pong", text.lines().next().unwrap_or_default())))
-}
-
-/// `BEGIN_REQUEST` (responder, connection closed after it), `PARAMS`, an empty `PARAMS`, an empty `STDIN`.
-fn fast_cgi_request(path: &str) -> Vec<u8> {
-    let mut params = Vec::new();
-    for (name, value) in
-        [("REQUEST_METHOD", "GET"), ("SCRIPT_NAME", path), ("SCRIPT_FILENAME", path), ("REQUEST_URI", path)]
-    {
-        for text in [name, value] {
-            params.extend_from_slice(&(0x8000_0000_u32 | text.len() as u32).to_be_bytes());
-        }
-        params.extend_from_slice(name.as_bytes());
-        params.extend_from_slice(value.as_bytes());
-    }
-    let record = |kind: u8, content: &[u8]| {
-        let [high, low] = (content.len() as u16).to_be_bytes();
-        [&[1, kind, 0, 1, high, low, 0, 0], content].concat()
-    };
-    [record(1, &[0, 1, 0, 0, 0, 0, 0, 0]), record(4, &params), record(4, &[]), record(5, &[])].concat()
-}
-
-async fn mysql(socket: &Path) -> Result<(), NotReady> {
+async fn mysql(socket: &std::path::Path) -> Result<(), NotReady> {
     let mut stream = UnixStream::connect(socket).await?;
     // Three bytes of length, one of sequence, then the first byte of the greeting.
     let mut head = [0; 5];
@@ -233,23 +189,5 @@ mod tests {
         let this = std::process::id().cast_signed();
         assert!(ask(&probe, this + 1).await.is_err());
         ask(&probe, this).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn php_fpm_is_ready_when_it_answers_its_ping() {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("fpm.sock");
-        let listener = UnixListener::bind(&socket).unwrap();
-        tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = [0; 1024];
-            let count = stream.read(&mut request).await.unwrap();
-            assert!(String::from_utf8_lossy(&request[..count]).contains("SCRIPT_NAME/ping"));
-            let body = b"Content-Type: text/plain\r\n\r\npong";
-            stream.write_all(&[1, 6, 0, 1, 0, body.len() as u8, 0, 0]).await.unwrap();
-            stream.write_all(body).await.unwrap();
-            stream.write_all(&[1, 3, 0, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
-        });
-        ask(&Probe::FastCgiPing { socket, path: "/ping".into() }, 0).await.unwrap();
     }
 }

@@ -14,7 +14,7 @@ use crate::cgroup::GenerationGroup;
 use crate::descriptors::watch;
 use crate::procfs::{Identity, is_in_session, session_members, signal_each};
 use crate::supervise::{Adopted, Event, Exit};
-use crate::{Probe, Signal, probe};
+use crate::{Probe, Signal, probe, reload};
 
 /// How often a generation that is ending is looked at.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
@@ -32,12 +32,14 @@ pub(crate) struct Running {
     pub(crate) handle: Option<Arc<OwnedFd>>,
     pub(crate) group: Option<GenerationGroup>,
     pub(crate) since: jiff::Timestamp,
-    pub(crate) recorded: Adopted,
+    /// What its record says: how far it has come, and of which order.
+    pub(crate) recorded: (Adopted, u64),
     /// Set once it was asked to stop or killed by us.
     pub(crate) asked: bool,
     /// Why it is not ready yet. Guards a sentence; held only to set or to copy it.
     not_ready: Arc<Mutex<Option<String>>>,
     tasks: Vec<AbortHandle>,
+    reloading: Option<AbortHandle>,
 }
 
 impl Running {
@@ -46,7 +48,7 @@ impl Running {
         handle: Option<OwnedFd>,
         group: Option<GenerationGroup>,
         since: jiff::Timestamp,
-        recorded: Adopted,
+        recorded: (Adopted, u64),
     ) -> Self {
         let handle = handle.map(Arc::new);
         Self {
@@ -58,6 +60,7 @@ impl Running {
             asked: false,
             not_ready: Arc::default(),
             tasks: Vec::new(),
+            reloading: None,
         }
     }
 
@@ -68,6 +71,7 @@ impl Running {
         mut process: std::process::Child,
         group: Option<GenerationGroup>,
         since: jiff::Timestamp,
+        recorded: (Adopted, u64),
         tell: mpsc::Sender<Told>,
     ) -> io::Result<Self> {
         // It is not reaped yet, so its number is its own even if it has ended.
@@ -79,7 +83,7 @@ impl Running {
         };
         match begin() {
             Ok((identity, handle, watched)) => {
-                let mut running = Self::new(identity, Some(handle), group, since, Adopted::Starting);
+                let mut running = Self::new(identity, Some(handle), group, since, recorded);
                 running.tell_end(name, generation, watched, Some(process), tell);
                 Ok(running)
             }
@@ -155,6 +159,33 @@ impl Running {
         self.tasks.push(task.abort_handle());
     }
 
+    /// Lets it read its files again, and tells what comes of it.
+    pub(crate) fn reload(
+        &mut self,
+        name: &str,
+        generation: u64,
+        order: u64,
+        question: reload::Question,
+        tell: mpsc::Sender<Told>,
+    ) {
+        if let Some(handle) = &self.handle {
+            // It may have ended already; its end is told elsewhere.
+            let _ = pidfd_send_signal(handle.as_ref(), Sig::HUP);
+        }
+        let (name, pid) = (name.to_owned(), self.identity.pid);
+        let task = tokio::spawn(async move {
+            let event = match question.until_answered(pid).await {
+                Ok(()) => Event::Reloaded { generation, order },
+                Err(reason) => Event::ReloadRefused { generation, order, reason },
+            };
+            let _ = tell.send((name, event)).await;
+        });
+        // Of an earlier change nothing is wanted any more.
+        if let Some(earlier) = self.reloading.replace(task.abort_handle()) {
+            earlier.abort();
+        }
+    }
+
     /// Why it is not ready yet; none when it is, or was never asked.
     pub(crate) fn not_ready(&self) -> Option<String> {
         locked(&self.not_ready).clone()
@@ -223,7 +254,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        for task in &self.tasks {
+        for task in self.tasks.iter().chain(&self.reloading) {
             task.abort();
         }
     }

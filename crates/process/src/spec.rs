@@ -154,6 +154,17 @@ pub enum Probe {
         /// `ping.path` of the pool.
         path: String,
     },
+    /// When GET of a path, through a script behind FastCGI, is answered with 200-399.
+    FastCgiGet {
+        /// The socket.
+        socket: PathBuf,
+        /// The folder that the script lies in, `DOCUMENT_ROOT`.
+        public: PathBuf,
+        /// The script that answers, seen from there, such as `/index.php`.
+        script: String,
+        /// The path asked for, with its query.
+        path: String,
+    },
     /// When a MySQL-protocol server sends its greeting.
     MysqlGreeting {
         /// The Unix socket.
@@ -188,6 +199,13 @@ pub enum Signal {
 pub enum Replace {
     /// The new one starts beside the old one, and the old one drains when the new one is ready.
     Overlap,
+    /// Like [`Self::Overlap`], but where nothing but `files` changed, the one that runs takes them over: they are written, it
+    /// gets SIGHUP, and `GET /config` on the admin socket of its [`Probe::OwnHttp`] tells by the SHA-256 of the first file
+    /// that it has it. If it refuses, or does not tell within `ready_within`, the two overlap.
+    ///
+    /// Such children may hold connections for long: `stop.grace` is what a replaced one gets. One that is stopped
+    /// altogether gets [`STOP_WITHIN`](crate::supervise::STOP_WITHIN) at most.
+    Reload,
     /// The old one stops first; for programs that own their data alone.
     StopFirst,
 }

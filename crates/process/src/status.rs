@@ -17,6 +17,9 @@ pub struct ChildStatus {
     pub generation: Option<u64>,
     /// When the current generation started (RFC 3339).
     pub since: Option<String>,
+    /// Whether a change is on its way: what serves is not yet what is to run.
+    #[serde(default)]
+    pub changing: bool,
     /// Generations that still finish their work.
     pub draining: usize,
     /// Restarts after falls, since the supervisor started.

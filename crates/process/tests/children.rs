@@ -16,8 +16,8 @@ use mainstay_process::launch::Launcher;
 use mainstay_process::logs::Rotation;
 use mainstay_process::supervise::State;
 use mainstay_process::{
-    ChildSpec, ChildStatus, Probe, Replace, Setup, Signal, SocketSpec, Stop, Supervisor, exec_child,
-    inherited_descriptors,
+    Change, ChildSpec, ChildStatus, FileSpec, Probe, Replace, Setup, Signal, SocketSpec, Stop, Supervisor,
+    exec_child, inherited_descriptors,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -258,6 +258,89 @@ async fn a_changed_child_that_never_gets_ready_is_dropped_and_the_old_one_serves
         assert_eq!((now.pid, now.state), (first.pid, State::Ready));
         assert_eq!(now.rejected.as_deref(), Some("it exited with code 4"));
         supervisor.stop("app").await.unwrap();
+    })
+    .await;
+}
+
+/// A role that reads its configuration again at SIGHUP, refuses one that says `bad`, and tells which one it runs.
+fn reloading(folder: &Path, config: &str) -> ChildSpec {
+    let script = "
+import hashlib, http.server, json, os, signal, socketserver, sys
+path, admin = sys.argv[1:]
+state = {'sha256': '', 'refused': None}
+def read(*_):
+    text = open(path, 'rb').read()
+    digest = hashlib.sha256(text).hexdigest()
+    if text == b'bad':
+        state['refused'] = {'sha256': digest, 'why': 'it is bad'}
+    else:
+        state['sha256'] = digest
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps(state).encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def address_string(self): return 'unix'
+    def log_message(self, *_): pass
+signal.signal(signal.SIGHUP, read)
+read()
+try: os.unlink(admin)
+except FileNotFoundError: pass
+with socketserver.UnixStreamServer(admin, Answer) as server:
+    server.serve_forever(poll_interval=0.01)
+";
+    let (path, socket) = (folder.join("config"), folder.join("admin.sock"));
+    let mut spec = spec("edge", "");
+    spec.program = "/usr/bin/python3".into();
+    spec.args = ["-c", script, path.to_str().unwrap(), socket.to_str().unwrap()].map(str::to_owned).into();
+    let group = nix::unistd::Group::from_gid(nix::unistd::getgid()).unwrap().unwrap().name;
+    spec.files = vec![FileSpec { path, content: config.to_owned(), user: own_user(), group, mode: 0o600 }];
+    spec.ready = Probe::OwnHttp { socket, path: "/health".to_owned() };
+    spec.replace = Replace::Reload;
+    spec
+}
+
+#[tokio::test]
+async fn a_change_of_files_alone_is_taken_over_live_and_a_refused_one_by_a_new_process() {
+    let folder = tempfile::tempdir().unwrap();
+    local(async {
+        let supervisor = Supervisor::begin(setup(folder.path(), None, Vec::new())).unwrap();
+        supervisor.run(reloading(folder.path(), "one")).await.unwrap();
+        let first = until(&supervisor, "edge", "ready", is_ready).await;
+        let settled = |now: &ChildStatus| is_ready(now) && !now.changing;
+        supervisor.run(reloading(folder.path(), "two")).await.unwrap();
+        let second = until(&supervisor, "edge", "reloaded", settled).await;
+        assert_eq!((second.pid, second.generation), (first.pid, first.generation));
+
+        supervisor.run(reloading(folder.path(), "bad")).await.unwrap();
+        let third = until(&supervisor, "edge", "replaced", settled).await;
+        assert_ne!(third.pid, first.pid);
+
+        // A restart is a new process, though nothing changed; and so is another program.
+        supervisor.restart("edge").await.unwrap();
+        let fourth = until(&supervisor, "edge", "restarted", settled).await;
+        assert_ne!(fourth.pid, third.pid);
+        let mut newer = reloading(folder.path(), "two");
+        newer.env.insert("VERSION".to_owned(), "2".to_owned());
+        supervisor.run(newer.clone()).await.unwrap();
+        let fifth = until(&supervisor, "edge", "replaced", settled).await;
+        assert_ne!(fifth.pid, fourth.pid);
+
+        // The next supervisor knows what was taken over last.
+        newer.files[0].content = "three".to_owned();
+        supervisor.run(newer.clone()).await.unwrap();
+        until(&supervisor, "edge", "reloaded", settled).await;
+        supervisor.leave().await;
+        let next = Supervisor::begin(setup(folder.path(), None, Vec::new())).unwrap();
+        assert_eq!(next.run(newer.clone()).await.unwrap(), Change::Unchanged);
+        assert_eq!(status(&next, "edge").await.pid, fifth.pid);
+        newer.files[0].content = "four".to_owned();
+        next.run(newer).await.unwrap();
+        let sixth = until(&next, "edge", "reloaded", settled).await;
+        assert_eq!(sixth.pid, fifth.pid, "an adopted process takes changes over too");
+        next.stop("edge").await.unwrap();
     })
     .await;
 }

@@ -1,5 +1,6 @@
 //! From the site to one [`Plan`] per server. Pure: what is not in the file (releases, the zone's serial) comes in as [`Inputs`].
 
+mod edge;
 mod flows;
 mod zone;
 
@@ -46,7 +47,7 @@ impl Site {
             revision: String::new(),
             resources: Resources { memory: server.memory, cpus: server.cpus, disk: server.disk },
             dns: server.has(Role::Dns).then(|| self.dns_plan(server, inputs)),
-            edge: None,
+            edge: server.has(Role::Edge).then(|| edge::plan(self, server, inputs)),
             web: server.has(Role::Web).then(|| self.web_plan(server, inputs)),
             apps: if server.has(Role::App) { self.app_plans(server, inputs) } else { Vec::new() },
             database: self.is_primary(server).then(|| self.database_plan(server, inputs)),
@@ -97,14 +98,24 @@ impl Site {
         WebPlan {
             listen: addresses(server)
                 .into_iter()
-                .map(|address| SocketAddr::new(address, self.web.port))
+                .map(|address| SocketAddr::new(address, self.web_port(server)))
                 .collect(),
             server: server.name.clone(),
             hosts: self.hosts.iter().chain(&inputs.more_hosts).cloned().collect(),
             routes,
             limits: self.web.limits,
             compress: self.web.compress,
+            trusted_proxies: self.told_by(),
         }
+    }
+
+    /// Whom a web server believes about clients: the edges, and those who stand before them. Without edges nobody.
+    fn told_by(&self) -> Vec<String> {
+        if !self.has_edge() {
+            return Vec::new();
+        }
+        let edges = self.with_role(Role::Edge).flat_map(addresses).map(single);
+        edges.chain(self.edge.trusted_proxies.iter().cloned()).collect()
     }
 
     /// Apps of one host come before those of all hosts, and longer paths before shorter ones.
@@ -179,7 +190,7 @@ impl Site {
         let primary = self.primary().filter(|_| app.database)?;
         let here = primary.name == server.name;
         Some(AppDatabase {
-            host: if here { Ipv4Addr::LOCALHOST.into() } else { primary.address.into() },
+            host: if here { self.database_address(primary).into() } else { primary.address.into() },
             port: self.database.port,
             socket: here.then(paths::database_socket),
             name: database_name(app),
@@ -188,16 +199,22 @@ impl Site {
         })
     }
 
+    /// Where the database listens: for apps elsewhere on its server's address, else on this machine only.
+    fn database_address(&self, server: &Server) -> Ipv4Addr {
+        let serves_others = self.with_role(Role::App).any(|other| other.name != server.name);
+        if serves_others { server.address } else { Ipv4Addr::LOCALHOST }
+    }
+
     fn database_plan(&self, server: &Server, inputs: &Inputs) -> DatabasePlan {
         let others: Vec<String> = self
             .with_role(Role::App)
             .filter(|other| other.name != server.name)
             .map(|other| other.address.to_string())
             .collect();
-        let listen = if others.is_empty() { Ipv4Addr::LOCALHOST } else { server.address };
+        let listen = self.database_address(server);
         let mut allowed_hosts = Vec::new();
         if server.has(Role::App) {
-            allowed_hosts.extend(["localhost".to_owned(), "127.0.0.1".to_owned()]);
+            allowed_hosts.extend(["localhost".to_owned(), listen.to_string()]);
         }
         allowed_hosts.extend(others);
         DatabasePlan {
@@ -229,7 +246,7 @@ impl Site {
 
     /// The secrets that a server needs, each with where it comes from.
     pub fn secrets_of(&self, server: &Server) -> BTreeMap<String, SecretSource> {
-        let mut secrets = BTreeMap::new();
+        let mut secrets = if server.has(Role::Edge) { edge::secrets(self) } else { BTreeMap::new() };
         let runs_apps = server.has(Role::App);
         for app in &self.apps {
             if app.database && self.primary().is_some() && (runs_apps || self.is_primary(server)) {
@@ -249,6 +266,11 @@ impl Site {
 /// All addresses of a server, IPv4 first.
 fn addresses(server: &Server) -> Vec<IpAddr> {
     std::iter::once(server.address.into()).chain(server.address6.map(Into::into)).collect()
+}
+
+/// The network that holds this address alone.
+fn single(address: IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
 }
 
 fn release(inputs: &Inputs, app: &AppName) -> String {

@@ -84,6 +84,15 @@ impl Site {
                 }
             }
         }
+        for files in self.certificate_files() {
+            for (key, path) in [("certificate", &files.certificate), ("key", &files.key)] {
+                if !folder.join(path).is_file() {
+                    let shown = path.display().to_string();
+                    let what = format!("[tls]: there is no file `{shown}` (`{key}`)");
+                    miss(&shown, what, "`certificate` and `key` are PEM files, relative to the site file");
+                }
+            }
+        }
         problems
     }
 }

@@ -1,5 +1,7 @@
 //! A site as the file describes it, in types that cannot say a wrong one.
 
+pub mod edge;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -7,6 +9,7 @@ use std::time::Duration;
 
 use crate::plan::{CommandListen, Engine, HostPattern, PythonInterface, RecordData, WebLimits};
 use crate::{AppName, ByteSize, DomainName, ServerName, SiteName};
+pub use edge::EdgeSettings;
 
 /// The whole of what one file describes.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,8 +34,8 @@ pub struct Site {
     pub database: DatabaseSettings,
     /// The zone's settings and further records.
     pub dns: DnsSettings,
-    /// The load balancer's settings, if the file has them.
-    pub edge: Option<EdgeSettings>,
+    /// The load balancer's settings.
+    pub edge: EdgeSettings,
     /// HTTPS, if the file has it.
     pub tls: Option<TlsSettings>,
     /// The firewall, if the file has it.
@@ -336,30 +339,6 @@ pub struct DnsSettings {
     pub records: Vec<(String, Option<u32>, RecordData)>,
 }
 
-/// How the load balancer chooses an upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// Each in turn.
-    RoundRobin,
-    /// The one with the fewest requests in flight.
-    LeastConnections,
-    /// The faster of two at random.
-    Latency,
-    /// The same client to the same upstream.
-    ConsistentHash,
-}
-
-/// The load balancer's settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EdgeSettings {
-    /// How an upstream is chosen.
-    pub balance: Balance,
-    /// Path of the health check.
-    pub health_path: String,
-    /// Time between health checks.
-    pub health_interval: Duration,
-}
-
 /// HTTPS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsSettings {
@@ -379,15 +358,19 @@ pub enum Certificates {
         /// The directory's address; without it, the default authority.
         directory: Option<String>,
     },
-    /// Files beside the site file.
-    Files {
-        /// Certificate chain.
-        certificate: PathBuf,
-        /// Private key.
-        key: PathBuf,
-    },
+    /// Files beside the site file; the first pair answers clients that name no server. Never empty.
+    Files(Vec<CertificateFiles>),
     /// The site's own authority, for tests.
     Own,
+}
+
+/// A certificate with its key, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
 }
 
 /// The firewall.
@@ -439,10 +422,33 @@ impl Site {
         self.servers.iter().filter(move |server| server.has(role))
     }
 
+    /// The port on which a web server takes requests: the file's, or 8080 beside an edge that needs that port itself.
+    pub fn web_port(&self, server: &Server) -> u16 {
+        web_port(server, self.web.port)
+    }
+
+    /// The certificates that the edges answer HTTPS with; empty: they do not.
+    pub fn certificate_files(&self) -> &[CertificateFiles] {
+        match self.tls.as_ref().map(|tls| &tls.certificates) {
+            Some(Certificates::Files(files)) if self.has_edge() => files,
+            _ => &[],
+        }
+    }
+
+    /// The role of the servers that visitors reach.
+    pub fn entry(&self) -> Role {
+        if self.has_edge() { Role::Edge } else { Role::Web }
+    }
+
+    /// Whether load balancers stand before the web servers.
+    pub fn has_edge(&self) -> bool {
+        self.with_role(Role::Edge).next().is_some()
+    }
+
     /// What the file asks for that this version of Mainstay does not carry out yet, in plain words.
     pub fn not_yet(&self) -> Vec<String> {
         let mut missing = Vec::new();
-        for role in [Role::Edge, Role::Monitor, Role::Coordinator] {
+        for role in [Role::Monitor, Role::Coordinator] {
             if self.with_role(role).next().is_some() {
                 missing.push(format!("the role `{role}`"));
             }
@@ -450,9 +456,21 @@ impl Site {
         if self.with_role(Role::Database).count() > 1 {
             missing.push("replicas of the database (only the first database server runs one)".to_owned());
         }
+        match self.tls.as_ref().map(|tls| &tls.certificates) {
+            Some(_) if !self.has_edge() => {
+                missing
+                    .push("[tls] without a load balancer (HTTPS is answered by the role `edge`)".to_owned());
+            }
+            None | Some(Certificates::Files(_)) => {}
+            Some(Certificates::Acme { .. }) => {
+                missing.push("[tls] by ACME (certificates from files are; until then HTTP only)".to_owned());
+            }
+            Some(Certificates::Own) => missing.push(
+                "[tls] by the site's own authority (certificates from files are; until then HTTP only)"
+                    .to_owned(),
+            ),
+        }
         let sections = [
-            ("[edge]", self.edge.is_some()),
-            ("[tls]", self.tls.is_some()),
             ("[firewall]", self.firewall.is_some()),
             ("[monitor]", self.monitor.is_some()),
             ("[coordinator]", self.coordinator.is_some()),
@@ -462,4 +480,12 @@ impl Site {
         missing.extend(sections.into_iter().filter(|(_, there)| *there).map(|(name, _)| name.to_owned()));
         missing
     }
+}
+
+/// The port of a web server beside an edge.
+const WEB_PORT_BESIDE_EDGE: u16 = 8080;
+
+/// The port on which a server's web server takes requests, where the file says `port`.
+pub(crate) fn web_port(server: &Server, port: u16) -> u16 {
+    if server.has(Role::Edge) && matches!(port, 80 | 443) { WEB_PORT_BESIDE_EDGE } else { port }
 }

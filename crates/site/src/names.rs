@@ -111,9 +111,10 @@ label_name!(
     32
 );
 label_name!(
-    /// The name of an app: 1 to 32 of a-z, 0-9 and `-`. Sockets, users and log files carry it.
+    /// The name of an app: 1 to 19 of a-z, 0-9 and `-`. Sockets, log files and its user carry it, and a user's name,
+    /// `mainstay-app-NAME`, has at most 32 bytes (useradd).
     AppName,
-    32
+    19
 );
 
 /// A domain name in lower case without the final dot (RFC 1035: at most 253 bytes, labels of 1 to 63).

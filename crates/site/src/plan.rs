@@ -169,6 +169,10 @@ pub struct WebPlan {
     pub limits: WebLimits,
     /// Whether text is compressed on the fly for clients that accept it.
     pub compress: bool,
+    /// Networks (`10.10.0.5/32`) whose word is taken on the client's address, protocol and request id: the site's load
+    /// balancers.
+    #[serde(default)]
+    pub trusted_proxies: Vec<String>,
 }
 
 /// A host name, or `*.example.com` for every name one or more labels below.

@@ -42,6 +42,10 @@ pub struct PlacedProblem {
 
 impl SiteErrors {
     pub(crate) fn new(file: &str, text: &str, mut problems: Vec<Problem>) -> Self {
+        debug_assert!(
+            problems.iter().all(|problem| problem.at.start <= problem.at.end && problem.at.end <= text.len()),
+            "a problem lies outside the file: {problems:?}"
+        );
         problems.sort_by_key(|problem| (problem.at.start, problem.at.end));
         problems.dedup();
         Self { file: file.to_owned(), text: text.to_owned(), problems }

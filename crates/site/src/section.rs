@@ -240,7 +240,65 @@ impl<'a> Section<'a> {
             self.wrong_type(key, value, "a table");
             return None;
         };
-        Some(Section::new(format!("[{key}]"), value.span(), table, self.problems))
+        Some(Section::new(format!("[{}]", self.path(key)), value.span(), table, self.problems))
+    }
+
+    /// How people name what stands under a key of this table: `edge.cache`.
+    fn path(&self, key: &str) -> String {
+        match self.title.trim_matches(['[', ']']) {
+            "" => key.to_owned(),
+            own => format!("{own}.{key}"),
+        }
+    }
+
+    /// Whether a list stands under the key.
+    pub(crate) fn is_list(&self, key: &str) -> bool {
+        self.table.iter().any(|(name, value)| name.get_ref().as_ref() == key && value.get_ref().is_array())
+    }
+
+    /// Whether a text stands under the key.
+    pub(crate) fn is_text(&self, key: &str) -> bool {
+        self.table.iter().any(|(name, value)| name.get_ref().as_ref() == key && value.get_ref().is_str())
+    }
+
+    /// Whether this text stands under the key.
+    pub(crate) fn is(&self, key: &str, text: &str) -> bool {
+        let mut values = self.table.iter().filter(|(name, _)| name.get_ref().as_ref() == key);
+        values.any(|(_, value)| value.get_ref().as_str() == Some(text))
+    }
+
+    /// A table of whole numbers, with the place of each name: `{ NAME = 5 }`.
+    pub(crate) fn numbers(&self, key: &'static str, range: RangeInclusive<i64>) -> Vec<(At<String>, i64)> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let Some(table) = value.get_ref().as_table() else {
+            self.wrong_type(key, value, "a table of whole numbers, such as { NAME = 5 }");
+            return Vec::new();
+        };
+        self.bounded(key, table.len(), &value.span());
+        let mut numbers = Vec::new();
+        for (name, item) in table.iter().take(MOST_ENTRIES) {
+            let number = match item.get_ref() {
+                DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok(),
+                _ => None,
+            };
+            match number.filter(|number| range.contains(number)) {
+                Some(number) => {
+                    numbers.push((At { value: name.get_ref().to_string(), at: name.span() }, number));
+                }
+                None => self.problems.note(
+                    &item.span(),
+                    format!(
+                        "`{}` in [{}] must be a whole number from {} to {}",
+                        name.get_ref(),
+                        self.path(key),
+                        range.start(),
+                        range.end()
+                    ),
+                ),
+            }
+        }
+        numbers.sort_by_key(|(name, _)| name.at.start);
+        numbers
     }
 
     /// The texts directly in the table under a key, whatever their names; nothing becomes known by it.
@@ -258,7 +316,7 @@ impl<'a> Section<'a> {
     pub(crate) fn named(&self, key: &'static str) -> Vec<(At<String>, Section<'a>)> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let Some(table) = value.get_ref().as_table() else {
-            self.wrong_type(key, value, &format!("tables with names, such as [{key}.NAME]"));
+            self.wrong_type(key, value, &format!("tables with names, such as [{}.NAME]", self.path(key)));
             return Vec::new();
         };
         self.bounded(key, table.len(), &value.span());
@@ -267,13 +325,13 @@ impl<'a> Section<'a> {
             let name = At { value: name.get_ref().to_string(), at: name.span() };
             match item.get_ref().as_table() {
                 Some(inner) => {
-                    let title = format!("[{key}.{}]", name.value);
+                    let title = format!("[{}.{}]", self.path(key), name.value);
                     found.push((name, Section::new(title, item.span(), inner, self.problems)));
                 }
                 None => self.problems.help(
                     &name.at,
-                    format!("`{}` in [{key}] is not a table", name.value),
-                    format!("give each {key} a name and a table of its own: [{key}.NAME]"),
+                    format!("`{}` in [{}] is not a table", name.value, self.path(key)),
+                    format!("give each {key} a name and a table of its own: [{}.NAME]", self.path(key)),
                 ),
             }
         }
@@ -285,7 +343,7 @@ impl<'a> Section<'a> {
     pub(crate) fn list(&self, key: &'static str) -> Vec<Section<'a>> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let Some(list) = value.get_ref().as_array() else {
-            self.wrong_type(key, value, &format!("a list of tables, such as [[{key}]]"));
+            self.wrong_type(key, value, &format!("a list of tables, such as [[{}]]", self.path(key)));
             return Vec::new();
         };
         self.bounded(key, list.len(), &value.span());
@@ -293,7 +351,12 @@ impl<'a> Section<'a> {
         for item in list.iter().take(MOST_ENTRIES) {
             match item.get_ref().as_table() {
                 Some(table) => {
-                    found.push(Section::new(format!("[[{key}]]"), item.span(), table, self.problems));
+                    found.push(Section::new(
+                        format!("[[{}]]", self.path(key)),
+                        item.span(),
+                        table,
+                        self.problems,
+                    ));
                 }
                 None => self.wrong_type(key, item, "a list of tables only"),
             }

@@ -20,7 +20,7 @@ impl Site {
     }
 
     fn loss_of(&self, server: &Server) -> Loss {
-        let alone: Vec<&str> = [Role::Dns, Role::Web, Role::App]
+        let alone: Vec<&str> = [Role::Dns, Role::Edge, Role::Web, Role::App]
             .into_iter()
             .filter(|role| server.has(*role) && self.with_role(*role).count() == 1)
             .map(Role::name)

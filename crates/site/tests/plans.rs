@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use mainstay_site::plan::{Direction, Peer};
 use mainstay_site::{Inputs, Role, Site, smallest};
 use proptest::prelude::*;
 
@@ -45,6 +46,22 @@ fn a_changed_setting_changes_the_revision_and_an_equal_file_does_not() {
 }
 
 #[test]
+fn a_record_that_leads_elsewhere_replaces_a_hosts_addresses_and_a_text_does_not() {
+    let addresses = |kind: &str, value: &str| {
+        let record = format!("\n[[dns.records]]\nname = \"www\"\ntype = \"{kind}\"\nvalue = \"{value}\"\n");
+        let text = smallest::SITE_FILE.to_owned() + &record;
+        let site = Site::parse(&text, "site.toml").unwrap_or_else(|errors| panic!("{errors}"));
+        let dns = site.plans(&Inputs::default()).into_iter().find_map(|plan| plan.dns).unwrap();
+        let records = serde_json::to_value(&dns.zones[0].records).unwrap();
+        let www = format!("www.{}", site.domain);
+        records.as_array().unwrap().iter().filter(|record| record["name"] == www.as_str()).count()
+    };
+    assert_eq!(addresses("TXT", "hello"), 2, "its address and the text");
+    assert_eq!(addresses("A", "203.0.113.9"), 1, "the given address alone");
+    assert_eq!(addresses("CNAME", "example.org"), 1, "the alias alone");
+}
+
+#[test]
 fn a_single_server_says_what_its_loss_means() {
     let losses = example("1-single").survival();
     assert_eq!(losses.len(), 1);
@@ -82,4 +99,87 @@ proptest! {
             let _ = errors.to_string();
         }
     }
+}
+
+fn right(name: &str) -> Site {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/right").join(name);
+    let text = std::fs::read_to_string(&path).unwrap();
+    Site::parse(&text, name).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn every_key_of_the_load_balancer_has_its_place_in_the_plan() {
+    let plans = right("edge.toml").plans(&Inputs::default());
+    insta::assert_json_snapshot!("edge_full", plans[0].edge);
+}
+
+#[test]
+fn a_web_server_takes_requests_from_the_edges_only_and_believes_what_they_say_of_clients() {
+    let plans = right("edge.toml").plans(&Inputs::default());
+    let server1 = plans.iter().find(|plan| plan.server.as_str() == "server1").unwrap();
+    let web = server1.web.as_ref().unwrap();
+    assert_eq!(
+        web.trusted_proxies,
+        ["10.10.0.5/32", "fd00::5/128", "10.10.0.6/32", "192.0.2.0/24", "2001:db8::7/128"]
+    );
+    let inwards: Vec<_> = server1.flows.iter().filter(|flow| flow.direction == Direction::In).collect();
+    assert!(inwards.iter().all(|flow| matches!(flow.peer, Peer::Server(_))), "{inwards:#?}");
+    // Each way out has its way in at the other end.
+    for plan in &plans {
+        for flow in plan.flows.iter().filter(|flow| flow.direction == Direction::Out) {
+            let Peer::Server(name) = &flow.peer else { panic!("{flow:?}") };
+            let other = plans.iter().find(|plan| plan.server == *name).unwrap();
+            let back = Peer::Server(plan.server.clone());
+            let meets = |flow_in: &&mainstay_site::plan::Flow| {
+                flow_in.direction == Direction::In && flow_in.port == flow.port && flow_in.peer == back
+            };
+            assert!(other.flows.iter().any(|flow| meets(&flow)), "{}: {flow:?}", plan.server);
+        }
+    }
+}
+
+#[test]
+fn a_web_server_beside_an_edge_makes_room_for_it() {
+    let plans = right("edge.toml").plans(&Inputs::default());
+    let both = plans.iter().find(|plan| plan.server.as_str() == "all").unwrap();
+    assert_eq!(both.web.as_ref().unwrap().listen, ["10.10.0.6:8080".parse().unwrap()]);
+    let group = both.edge.as_ref().unwrap().groups.iter().find(|group| group.name == "web").unwrap();
+    assert_eq!(group.upstreams[0].address, "10.10.0.6:8080".parse().unwrap());
+}
+
+#[test]
+fn the_role_edge_alone_is_enough_and_names_lead_to_it() {
+    let site = example("2-distributed");
+    assert_eq!(site.not_yet(), Vec::<String>::new());
+    let plans = site.plans(&Inputs::default());
+    let zone = &plans[0].dns.as_ref().unwrap().zones[0];
+    for name in ["www.foobar.com", "foobar.com"] {
+        let address = std::net::Ipv4Addr::new(10, 10, 0, 5);
+        let data = mainstay_site::plan::RecordData::A { address };
+        let found: Vec<_> = zone
+            .records
+            .iter()
+            .filter(|record| {
+                record.name == name && matches!(record.data, mainstay_site::plan::RecordData::A { .. })
+            })
+            .collect();
+        assert_eq!(found.iter().map(|record| &record.data).collect::<Vec<_>>(), [&data]);
+    }
+    let losses = site.survival();
+    assert_eq!(losses[0].reason, "no other server runs dns and edge");
+    assert!(!losses[1].survives && losses[1].reason == "no other server runs database");
+    assert!(losses[2].survives && losses[3].survives);
+}
+
+#[test]
+fn edges_share_one_cookie_secret_and_keys_go_to_edges_only() {
+    let site = right("edge.toml");
+    let names = |name: &str| {
+        let server = site.servers.iter().find(|server| server.name.as_str() == name).unwrap();
+        site.secrets_of(server).into_keys().collect::<Vec<_>>()
+    };
+    let keys = ["edge-cookie", "tls-certificate-1", "tls-certificate-2", "tls-key-1", "tls-key-2"];
+    assert_eq!(names("edge1"), keys);
+    assert_eq!(names("all"), keys);
+    assert_eq!(names("server1"), Vec::<String>::new());
 }

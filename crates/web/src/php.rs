@@ -28,6 +28,8 @@ pub(crate) struct Place<'a> {
     pub(crate) path: &'a SitePath<'a>,
     pub(crate) id: &'a [u8],
     pub(crate) listen: Option<SocketAddr>,
+    /// Whether the client spoke TLS, to whoever stands before this server.
+    pub(crate) is_secure: bool,
 }
 
 /// Why PHP gave no response.
@@ -108,7 +110,10 @@ pub(crate) fn params(request: &Request, script: &Script, place: &Place<'_>) -> V
     }
     put("QUERY_STRING", query.as_bytes());
     put("REQUEST_METHOD", request.method.as_str().as_bytes());
-    put("REQUEST_SCHEME", b"http");
+    put("REQUEST_SCHEME", if place.is_secure { b"https" } else { b"http" });
+    if place.is_secure {
+        put("HTTPS", b"on");
+    }
     put("GATEWAY_INTERFACE", b"CGI/1.1");
     put("SERVER_SOFTWARE", b"mainstay");
     put(
@@ -122,11 +127,15 @@ pub(crate) fn params(request: &Request, script: &Script, place: &Place<'_>) -> V
     put("SERVER_NAME", request.host.as_deref().unwrap_or_default().as_bytes());
     if let Some(listen) = place.listen {
         put("SERVER_ADDR", listen.ip().to_string().as_bytes());
-        put("SERVER_PORT", listen.port().to_string().as_bytes());
+        // The port that the client spoke to: apps make addresses out of it.
+        let port = if place.is_secure { 443 } else { listen.port() };
+        put("SERVER_PORT", port.to_string().as_bytes());
     }
     if let Some(peer) = request.peer {
         put("REMOTE_ADDR", peer.ip().to_canonical().to_string().as_bytes());
-        put("REMOTE_PORT", peer.port().to_string().as_bytes());
+        if peer.port() != 0 {
+            put("REMOTE_PORT", peer.port().to_string().as_bytes());
+        }
     }
     // php-fpm refuses scripts that it was not sent to by a server that says so.
     put("REDIRECT_STATUS", b"200");

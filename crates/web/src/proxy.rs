@@ -137,7 +137,8 @@ impl Proxy {
 }
 
 /// Puts what an app behind a proxy expects into a request: where it came from, and its id.
-pub(crate) fn prepare(request: &mut Request, path: &str, id: &HeaderValue) {
+pub(crate) fn prepare(request: &mut Request, path: &str, id: &HeaderValue, is_secure: bool) {
+    let proto = if is_secure { "https" } else { "http" };
     let query = request.uri.query().map(|query| format!("{path}?{query}"));
     let target = query.as_deref().unwrap_or(path);
     let host = request.headers.get(HOST).cloned().or_else(|| {
@@ -152,7 +153,7 @@ pub(crate) fn prepare(request: &mut Request, path: &str, id: &HeaderValue) {
         request.headers.insert(HeaderName::from_static(name), value);
     };
     put("x-request-id", id.clone());
-    put("x-forwarded-proto", HeaderValue::from_static("http"));
+    put("x-forwarded-proto", HeaderValue::from_static(proto));
     let mut forwarded = String::new();
     if let Some(peer) = request.peer {
         let address = peer.ip().to_canonical();
@@ -172,7 +173,7 @@ pub(crate) fn prepare(request: &mut Request, path: &str, id: &HeaderValue) {
         put("x-forwarded-host", host.clone());
         request.headers.insert(HOST, host);
     }
-    if let Ok(value) = HeaderValue::try_from(format!("{forwarded}proto=http")) {
+    if let Ok(value) = HeaderValue::try_from(format!("{forwarded}proto={proto}")) {
         request.headers.insert(FORWARDED, value);
     }
 }

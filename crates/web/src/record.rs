@@ -9,10 +9,10 @@ use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use mainstay_http::{Body, BodyError, BodyStream, Request};
 
+use crate::forwarded::{Id, Told};
 use crate::service::Web;
 use crate::site::TargetInfo;
 use mainstay_http::access_log::Line;
-use mainstay_http::request_id::RequestId;
 
 /// The client left before there was a response; no one gets to see it but the log.
 const CLIENT_LEFT: u16 = 499;
@@ -21,7 +21,9 @@ const CLIENT_LEFT: u16 = 499;
 pub(crate) struct Record {
     web: Rc<Web>,
     pub(crate) started: Instant,
-    pub(crate) id: RequestId,
+    pub(crate) id: Id,
+    /// Whether the client spoke TLS, to whoever stands before this server.
+    pub(crate) is_secure: bool,
     method: Method,
     uri: Uri,
     host: Option<String>,
@@ -35,12 +37,13 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(web: &Rc<Web>, request: &Request) -> Self {
+    pub(crate) fn new(web: &Rc<Web>, request: &Request, told: Told) -> Self {
         web.metrics.in_flight.add(1);
         Self {
             web: Rc::clone(web),
             started: Instant::now(),
-            id: web.ids.next(),
+            id: told.id.map_or_else(|| Id::Own(web.ids.next()), Id::Told),
+            is_secure: told.is_secure,
             method: request.method.clone(),
             uri: request.uri.clone(),
             host: request.host.clone(),

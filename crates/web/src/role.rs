@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use mainstay_http::admin::{self, AdminSocket, Router};
 use mainstay_http::metrics::{EngineMetrics, Registry};
+use mainstay_http::networks::Networks;
 use mainstay_http::settings::{Limits, Timeouts};
 use mainstay_http::{Listener, Phase, Server as Engine, Settings, Shutdown};
 use mainstay_process::sockets::{SocketError, Sockets};
@@ -60,6 +61,9 @@ pub enum Error {
     /// The operating system refused a socket, thread or signal.
     #[error("the operating system refused: {0}")]
     System(#[source] io::Error),
+    /// A network that is to be believed is none.
+    #[error("the plan's trusted_proxies: {0}")]
+    Networks(String),
     /// There is no randomness for request ids.
     #[error("the operating system gave no random bytes: {0}")]
     Random(#[from] getrandom::Error),
@@ -127,6 +131,7 @@ impl Server {
         let seeds = (0..listeners.len()).map(|_| request_id::seed()).collect::<Result<Vec<_>, _>>()?;
         let workers = listeners.len();
         let permits = site::permits(&plan);
+        let trusted = Networks::parse(&plan.trusted_proxies).map_err(Error::Networks)?;
         let (queue, stop, series) = (writer.queue.clone(), shutdown.clone(), registry.clone());
         let engine = Engine::start(
             listeners,
@@ -146,6 +151,7 @@ impl Server {
                         .unwrap_or(HeaderValue::from_static("unknown")),
                     compress: plan.compress,
                     listen: plan.listen.first().copied(),
+                    trusted: trusted.clone(),
                 }
             },
         )

@@ -15,11 +15,12 @@ use crate::script::{self, Script};
 use crate::site::{App, AppBackend, Site, Target};
 use mainstay_http::access_log::AccessLog;
 use mainstay_http::compress::{self, Wish};
+use mainstay_http::networks::Networks;
 use mainstay_http::pages;
 use mainstay_http::path::{SitePath, under};
 use mainstay_http::request_id::RequestIds;
 
-use crate::{php, proxy, route};
+use crate::{forwarded, php, proxy, route};
 
 /// The index files of a folder, in the order in which they are looked for.
 const INDEXES: [&str; 2] = ["index.html", "index.htm"];
@@ -38,11 +39,14 @@ pub(crate) struct Web {
     pub(crate) server: HeaderValue,
     pub(crate) compress: bool,
     pub(crate) listen: Option<std::net::SocketAddr>,
+    /// Who is believed about clients.
+    pub(crate) trusted: Networks,
 }
 
 impl Service for Web {
-    async fn call(self: Rc<Self>, request: Request) -> Response {
-        let mut record = Record::new(&self, &request);
+    async fn call(self: Rc<Self>, mut request: Request) -> Response {
+        let told = forwarded::listen(&mut request, &self.trusted);
+        let mut record = Record::new(&self, &request, told);
         let response = match self.decide(&request, &mut record) {
             Ok(Decision::Ready(response)) => response,
             // Apart on the heap, so that the many requests for files do not carry the room that these need.
@@ -237,7 +241,8 @@ impl Web {
                 return pages::error(StatusCode::BAD_REQUEST, &record.id);
             };
             let root = self.site.files.root(app.public).path().as_os_str().as_bytes();
-            let place = php::Place { root, path: &path, id: &record.id, listen: self.listen };
+            let is_secure = record.is_secure;
+            let place = php::Place { root, path: &path, id: &record.id, listen: self.listen, is_secure };
             php::params(&request, &script, &place)
         };
         match php::ask(client, request, params).await {
@@ -258,7 +263,7 @@ impl Web {
         let Ok(id) = HeaderValue::from_bytes(&record.id) else {
             return pages::error(StatusCode::INTERNAL_SERVER_ERROR, &record.id);
         };
-        proxy::prepare(&mut request, &path, &id);
+        proxy::prepare(&mut request, &path, &id, record.is_secure);
         match proxy.ask(request).await {
             Ok((response, duration)) => pass_on(response, duration, wish.as_ref(), record),
             Err(failed) => fail(failed.status(), failed.reason(), &failed, record),

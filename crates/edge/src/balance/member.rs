@@ -127,7 +127,8 @@ impl Member {
         if up_for >= slow_start {
             return WHOLE;
         }
-        FIRST_SHARE + (f64::from(900) * up_for.as_secs_f64() / slow_start.as_secs_f64()) as u64
+        let grown = (WHOLE - FIRST_SHARE) as f64 * up_for.as_secs_f64() / slow_start.as_secs_f64();
+        FIRST_SHARE + grown as u64
     }
 
     pub(super) fn effective_weight(&self, slow_start: Duration, now: Instant) -> u64 {

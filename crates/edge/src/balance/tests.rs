@@ -105,7 +105,9 @@ proptest! {
             (upstream.backup, upstream.drain) = (*backup, *drain);
         }
         let mut memory = Tried::NONE;
-        tried.iter().for_each(|index| memory.insert(*index));
+        for index in &tried {
+            memory.insert(*index);
+        }
         let readiness = |index: usize| {
             [Readiness::Ready, Readiness::Full, Readiness::Unfit][members[index].3]
         };

@@ -420,7 +420,7 @@ fn a_draining_upstream_stays_fit_for_those_who_stick_to_it() {
     let mut world = World::up(&plan);
     plan.upstreams[0].drain = true;
     world.health.update(&plan, world.now);
-    world.now += Duration::from_secs(300);
+    world.now += Duration::from_mins(5);
     assert_eq!(world.fitness(), [Fitness::Fit; 2]);
     assert_eq!(world.described(0), "draining for 5 min");
     assert_eq!(world.health.fit(), 1);

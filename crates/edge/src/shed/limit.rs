@@ -6,12 +6,12 @@
 //! touched only when it is felt: a slow answer to a group with little to do says nothing about how much it bears.
 //!
 //! As upstreams change, the base must be learnt anew. Were it just to rise slowly, it would follow the very latency that a
-//! too high limit makes. So, as in Envoy, the limit is lowered every [`RELEARN`] for one window, in which requests do not wait for each
-//! other, and that window's mean is the new base.
+//! too high limit makes. So, as in Envoy, the limit is lowered every [`RELEARN`] for one window, in which requests do not
+//! wait for each other, and that window's mean is the new base. All workers, and all edges that share upstreams, must do
+//! so at the same time: were it one after the other, each would learn a base with the others' load in it, and under
+//! overload that lasts for minutes they would drive each other up ([`Limit::learn_at`]).
 
 use std::time::{Duration, Instant};
-
-use crate::balance::random::Random;
 
 /// The lowest limit of a worker and group.
 pub const LEAST_LIMIT: u32 = 8;
@@ -32,7 +32,7 @@ const OUTLIER: f64 = 8.0;
 /// The base is learnt anew about so often.
 const RELEARN: Duration = Duration::from_secs(30);
 /// The share of the limit that is used meanwhile.
-const RELEARN_SHARE: f64 = 0.4;
+const RELEARN_SHARE: f64 = 0.25;
 /// How much of a window's verdict is followed.
 const SMOOTHING: f64 = 0.3;
 
@@ -45,7 +45,6 @@ pub struct Limit {
     window: Window,
     phase: Phase,
     relearn_at: Instant,
-    random: Random,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -68,18 +67,20 @@ enum Phase {
 }
 
 impl Limit {
-    /// A limit that knows nothing yet. Workers give different seeds, so that they do not learn at the same time.
-    pub fn new(seed: u64, now: Instant) -> Self {
-        let mut random = Random::new(seed);
-        let relearn_at = now + RELEARN.mul_f64(0.5 + random.unit());
+    /// A limit that knows nothing yet. Workers make theirs at the same time, because they learn anew together.
+    pub fn new(now: Instant) -> Self {
         Self {
             most: FIRST_LIMIT,
             base: None,
             window: Window::new(now),
             phase: Phase::Starting,
-            relearn_at,
-            random,
+            relearn_at: now + RELEARN,
         }
+    }
+
+    /// Sets when the base is next learnt anew; from then on it is every 30 s.
+    pub fn learn_at(&mut self, at: Instant) {
+        self.relearn_at = at;
     }
 
     /// Requests that may be in flight.
@@ -119,14 +120,17 @@ impl Limit {
         if self.phase == Phase::Learning {
             self.base = Some(mean);
             self.phase = Phase::Following;
-            self.relearn_at = now + RELEARN.mul_f64(0.75 + 0.5 * self.random.unit());
             return;
         }
         let base = self.base.map_or(mean, |base| base.min(mean)).max(1e-6);
         self.base = Some(base);
         if now >= self.relearn_at {
-            // What is in flight now goes out within about its latency.
-            self.phase = Phase::Emptying(now + Duration::from_secs_f64((2.0 * mean).min(5.0)));
+            // What is in flight now goes out within about its latency; other workers notice within their windows.
+            let out = Duration::from_secs_f64((2.0 * mean).min(5.0));
+            self.phase = Phase::Emptying((self.relearn_at + WINDOW * 2).max(now) + out);
+            while self.relearn_at <= now {
+                self.relearn_at += RELEARN;
+            }
             return;
         }
         let felt = f64::from(window.most_in_flight) >= self.most * 0.8;

@@ -19,6 +19,8 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
+use crate::balance::random::Random;
+
 pub use self::limit::{LEAST_LIMIT, Limit, MOST_LIMIT};
 pub use self::queue::{Next, Queue};
 
@@ -50,7 +52,7 @@ impl Shed {
     }
 }
 
-/// Seconds after which a client that was turned away may try again.
+/// Seconds after which a client that was turned away may try again, on average.
 pub const RETRY_AFTER_SECS: u32 = 2;
 
 /// Lets as many requests ahead as the upstreams bear, for one group and one worker. `T` is what stands for a waiting
@@ -60,12 +62,26 @@ pub struct Shedder<T> {
     limit: Limit,
     queue: Queue<T>,
     in_flight: u32,
+    random: Random,
 }
 
 impl<T> Shedder<T> {
-    /// A shedder whose queue holds `queue` requests for `longest_wait` at most.
+    /// A shedder whose queue holds `queue` requests for `longest_wait` at most. All workers make theirs at about the
+    /// same time, with different seeds.
     pub fn new(queue: usize, longest_wait: Duration, seed: u64, now: Instant) -> Self {
-        Self { limit: Limit::new(seed, now), queue: Queue::new(queue, longest_wait, now), in_flight: 0 }
+        Self {
+            limit: Limit::new(now),
+            queue: Queue::new(queue, longest_wait, now),
+            in_flight: 0,
+            random: Random::new(seed),
+        }
+    }
+
+    /// Sets when the limit is next learnt anew; from then on it is every 30 s. All workers and edges that share upstreams
+    /// must give the same moment, such as the next full half minute of the wall clock; those made at the same time agree
+    /// by themselves.
+    pub fn learn_at(&mut self, at: Instant) {
+        self.limit.learn_at(at);
     }
 
     /// Asks whether a request may go ahead. Nobody overtakes those that wait.
@@ -104,6 +120,11 @@ impl<T> Shedder<T> {
     /// When a waiting request has waited for too long.
     pub fn next_due(&self) -> Option<Instant> {
         self.queue.next_due()
+    }
+
+    /// `Retry-After` for one that was turned away: about [`RETRY_AFTER_SECS`], so that not all come back together.
+    pub fn retry_after_secs(&mut self) -> u32 {
+        1 + self.random.below(u64::from(2 * RETRY_AFTER_SECS - 1)) as u32
     }
 
     /// Requests that may be in flight.

@@ -2,7 +2,7 @@
 //!
 //! A queue is for bursts: while it empties now and then, a request may wait in it for the whole time allowed. A queue that
 //! was not empty for longer than [`STANDING`] does not take up a burst but only adds its length to every latency
-//! (CoDel, RFC 8289). It then lets requests wait for [`TARGET`] only, and takes the newest first: those are the ones whose
+//! (`CoDel`, RFC 8289). It then lets requests wait for [`TARGET`] only, and takes the newest first: those are the ones whose
 //! clients are still there (as Facebook describes in "Fail at Scale", 2015).
 
 use std::collections::VecDeque;

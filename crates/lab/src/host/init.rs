@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::launch::read_spec;
 use super::mounts::{self, eprint_line};
+use super::readings::{self, Readings};
 use super::service::{Pace, Service};
 use crate::error::{Error, file, host};
 
@@ -38,9 +39,12 @@ pub fn init(spec_file: &Path) -> Result<(), Error> {
     let spec = read_spec(spec_file)?;
     nix::unistd::sethostname(&spec.name).map_err(|error| host(&spec.name, error))?;
     mounts::arrange(&spec)?;
+    let readings = Readings::begin(spec.processors.as_ref().map(Vec::len))?;
     let settings = [
         ("/proc/sys/net/ipv4/ip_forward", spec.forwards),
         ("/proc/sys/net/ipv6/conf/all/forwarding", spec.forwards),
+        // A link that is taken down and up again has its addresses, as in IPv4.
+        ("/proc/sys/net/ipv6/conf/all/keep_addr_on_down", true),
     ];
     for (setting, wanted) in settings {
         if wanted && Path::new(setting).exists() {
@@ -52,7 +56,7 @@ pub fn init(spec_file: &Path) -> Result<(), Error> {
         .build()
         .map_err(|error| host(&spec.name, error))?;
     runtime.block_on(async {
-        let mut first = FirstProcess::new();
+        let mut first = FirstProcess::new(readings);
         first.run().await.map_err(|error| host(&spec.name, error))
     })
 }
@@ -71,11 +75,12 @@ struct Running {
 struct FirstProcess {
     run: PathBuf,
     services: BTreeMap<String, Running>,
+    readings: Readings,
 }
 
 impl FirstProcess {
-    fn new() -> Self {
-        Self { run: PathBuf::from(paths::RUN), services: BTreeMap::new() }
+    fn new(readings: Readings) -> Self {
+        Self { run: PathBuf::from(paths::RUN), services: BTreeMap::new(), readings }
     }
 
     async fn run(&mut self) -> std::io::Result<()> {
@@ -84,6 +89,8 @@ impl FirstProcess {
         let mut child = signal(SignalKind::child())?;
         self.read_services()?;
         fs::write(self.run.join("host-ready"), "")?;
+        let mut read_itself = tokio::time::interval(readings::EVERY);
+        read_itself.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.reap();
             self.start_due();
@@ -96,6 +103,7 @@ impl FirstProcess {
                 _ = terminate.recv() => break,
                 () = tokio::time::sleep(pause) => {}
                 () = notifications(&mut self.services) => {}
+                _ = read_itself.tick() => self.readings.refresh(),
             }
         }
         self.end(&mut child).await;

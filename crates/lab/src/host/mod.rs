@@ -7,6 +7,7 @@
 pub(crate) mod init;
 pub(crate) mod launch;
 mod mounts;
+mod readings;
 mod service;
 
 use std::net::IpAddr;
@@ -30,6 +31,8 @@ pub(crate) struct HostSpec {
     pub(crate) cgroups: Vec<PathBuf>,
     /// The size of its disk; hosts that are no servers have none.
     pub(crate) disk: Option<ByteSize>,
+    /// The machine's processors that are its own; without it, all are.
+    pub(crate) processors: Option<Vec<usize>>,
     /// Whether it forwards packets between its networks.
     pub(crate) forwards: bool,
 }
@@ -51,7 +54,7 @@ pub(crate) const FIRST_APP_USER: u32 = FIRST_USER + 10;
 
 /// The users of a server's roles: those of Mainstay's own, and those of the apps with their numbers.
 pub(crate) fn users<'a>(apps: impl Iterator<Item = (&'a String, &'a u32)>) -> Vec<User> {
-    let roles = ["web", "dns", "database"].into_iter().zip(FIRST_USER..);
+    let roles = ["web", "dns", "database", "edge"].into_iter().zip(FIRST_USER..);
     let roles = roles.map(|(role, id)| User { name: format!("mainstay-{role}"), id });
     roles.chain(apps.map(|(app, id)| User { name: format!("mainstay-app-{app}"), id: *id })).collect()
 }

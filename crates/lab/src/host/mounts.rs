@@ -171,7 +171,7 @@ fn bind(source: &Path, at: &Path) -> Result<(), Error> {
     bind_file(source, at)
 }
 
-fn bind_file(source: &Path, at: &Path) -> Result<(), Error> {
+pub(super) fn bind_file(source: &Path, at: &Path) -> Result<(), Error> {
     let shown = at.display().to_string();
     mount(Some(source), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(failed("bind", &shown))
 }

@@ -90,7 +90,8 @@ pub(super) fn server(up: &Up<'_>, plan: &Plan, host: &HostRecord, binary: &str) 
     secrets(up, plan, host)?;
     let plan_file = inside(&paths::plan_file());
     let text = serde_json::to_vec_pretty(plan).map_err(|error| crate::error::host(name, error))?;
-    if fs::read(&plan_file).is_ok_and(|known| known == text) && is_current(up, plan, host, binary) {
+    let is_known = fs::read(&plan_file).is_ok_and(|known| known == text);
+    if is_known && !has_new_secrets && is_current(up, plan, host, binary) {
         return Ok(());
     }
     write_atomically(&plan_file, &text, 0o600)?;
@@ -106,7 +107,7 @@ pub(super) fn server(up: &Up<'_>, plan: &Plan, host: &HostRecord, binary: &str) 
         (up.said)(name, "agent starting");
         return Ok(());
     }
-    (up.said)(name, "applying the changed plan");
+    (up.said)(name, if is_known { "applying changed secrets" } else { "applying the changed plan" });
     status::apply(&up.state.host(name)).map_err(|reason| Error::Agent { server: name.to_owned(), reason })
 }
 
@@ -117,9 +118,13 @@ fn is_current(up: &Up<'_>, plan: &Plan, _host: &HostRecord, binary: &str) -> boo
     same_binary && status::server_status(&folder).is_ok_and(|server| server.plan == plan.revision)
 }
 
-fn secrets(up: &Up<'_>, plan: &Plan, host: &HostRecord) -> Result<(), Error> {
+/// Brings a server its secrets; tells whether any is other than it was.
+fn secrets(up: &Up<'_>, plan: &Plan, host: &HostRecord) -> Result<bool, Error> {
     let site = up.options.site;
-    let Some(server) = site.servers.iter().find(|server| server.name == plan.server) else { return Ok(()) };
+    let Some(server) = site.servers.iter().find(|server| server.name == plan.server) else {
+        return Ok(false);
+    };
+    let mut is_new = false;
     let folder = host.inside(&paths::secrets());
     fs::create_dir_all(&folder).map_err(file("make", &folder))?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).map_err(file("change", &folder))?;
@@ -136,8 +141,9 @@ fn secrets(up: &Up<'_>, plan: &Plan, host: &HostRecord) -> Result<(), Error> {
             continue;
         }
         write_atomically(&path, text.as_bytes(), 0o600)?;
+        is_new = true;
     }
-    Ok(())
+    Ok(is_new)
 }
 
 /// A secret that was made once and is kept: 32 random bytes in hexadecimal.
@@ -153,7 +159,10 @@ fn generated(path: &Path) -> Result<String, Error> {
     })?;
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     // Two servers that need the same one are served at the same time: the first to name it wins.
-    let own = path.with_extension(&text[..16]);
+    // The random part stands in the name itself, so that what is written on the way there differs too.
+    let mut own = path.as_os_str().to_owned();
+    own.push(format!("-{}", &text[16..32]));
+    let own = PathBuf::from(own);
     write_atomically(&own, text.as_bytes(), 0o600)?;
     let linked = fs::hard_link(&own, path);
     fs::remove_file(&own).map_err(file("remove", &own))?;
@@ -214,6 +223,16 @@ pub(super) fn services(
     write_atomically(&folder.services(), &text, 0o600)?;
     let store = wanted.first().map(|service| folder.run().join(format!("notify-{}", service.name)));
     let is_new = store.as_ref().is_some_and(|store| !store.exists());
+    let keep = |store: &Path| {
+        let notifier = Notifier::to(store).map_err(|error| host(name, error))?;
+        for (descriptor_name, descriptor) in descriptors {
+            notifier.keep(descriptor_name, &[*descriptor]).map_err(|error| host(name, error))?;
+        }
+        Ok(())
+    };
+    if let Some(store) = store.as_ref().filter(|_| !is_new && !descriptors.is_empty()) {
+        keep(store)?;
+    }
     crate::down::signal(record, Signal::SIGHUP);
     if let Some(store) = store.filter(|_| is_new && !descriptors.is_empty()) {
         // The host makes the store when it reads its services, a moment before it starts them.
@@ -221,10 +240,7 @@ pub(super) fn services(
         while !store.exists() && std::time::Instant::now() < deadline {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        let notifier = Notifier::to(&store).map_err(|error| host(name, error))?;
-        for (descriptor_name, descriptor) in descriptors {
-            notifier.keep(descriptor_name, &[*descriptor]).map_err(|error| host(name, error))?;
-        }
+        keep(&store)?;
     }
     Ok(true)
 }

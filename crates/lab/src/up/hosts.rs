@@ -9,6 +9,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mainstay_site::{ByteSize, Plan};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
 
 use super::Up;
 use crate::enter::control_groups;
@@ -58,17 +60,29 @@ impl Up<'_> {
             let next = record.app_users.values().max().map_or(FIRST_APP_USER, |last| last + 1);
             record.app_users.entry(app.name.to_string()).or_insert(next);
         }
+        // What was killed a moment ago holds its disk until its last process has ended.
+        for (name, host) in record.hosts.iter().filter(|(_, host)| !host.is_alive()) {
+            if !crate::down::gone(host, crate::down::KILLED) {
+                return Err(crate::error::host(name, "its processes were killed and do not end"));
+            }
+        }
         let users = record.app_users.clone();
         for (name, _) in
             wanted.iter().filter(|(name, _)| record.hosts.get(name).is_some_and(HostRecord::is_alive))
         {
             self.write_etc(name, &users)?;
         }
+        let processors = processors_of(plans.iter().map(|plan| plan.resources.cpus), &machine_processors());
         let started = std::thread::scope(|scope| {
             let threads: Vec<_> = wanted
                 .iter()
                 .filter(|(name, _)| !record.hosts.get(name).is_some_and(HostRecord::is_alive))
-                .map(|(name, plan)| (name.clone(), scope.spawn(|| self.start(name, *plan, &users))))
+                .map(|(name, plan)| {
+                    let place = plans.iter().position(|known| known.server.as_str() == name);
+                    let own = place.and_then(|place| processors[place].clone());
+                    let users = &users;
+                    (name.clone(), scope.spawn(move || self.start(name, *plan, own, users)))
+                })
                 .collect();
             threads
                 .into_iter()
@@ -104,6 +118,7 @@ impl Up<'_> {
         &self,
         name: &str,
         plan: Option<&Plan>,
+        processors: Option<Vec<usize>>,
         users: &BTreeMap<String, u32>,
     ) -> Result<HostRecord, Error> {
         (self.said)(name, "starting");
@@ -117,6 +132,7 @@ impl Up<'_> {
         self.write_etc(name, users)?;
         let cgroups = control_groups(self.state, name);
         for group in &cgroups {
+            pass_controllers_on(group);
             fs::create_dir_all(group).map_err(file("make", group))?;
             if let Some(plan) = plan {
                 limit(group, plan)?;
@@ -129,6 +145,7 @@ impl Up<'_> {
             binaries: self.state.folder.join("bin"),
             cgroups,
             disk: plan.map(|plan| plan.resources.disk.unwrap_or(DEFAULT_DISK)),
+            processors,
             forwards: name == INTERNET,
         };
         let text = serde_json::to_vec_pretty(&spec).map_err(|error| host(name, error))?;
@@ -199,6 +216,33 @@ fn read(path: &str) -> Result<String, Error> {
     fs::read_to_string(path).map_err(file("read", Path::new(path)))
 }
 
+/// The processors that `up` itself may use.
+fn machine_processors() -> Vec<usize> {
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else { return Vec::new() };
+    (0..CpuSet::count()).filter(|number| set.is_set(*number).unwrap_or(false)).collect()
+}
+
+/// Which of the machine's processors each server runs on: as many as its `cpus`, rounded up, dealt out in turn so that
+/// servers share as few as they can. Nothing for one that has as many as the machine, or more.
+fn processors_of(wanted: impl Iterator<Item = Option<f64>>, machine: &[usize]) -> Vec<Option<Vec<usize>>> {
+    let mut turn = machine.iter().copied().cycle();
+    let deal = |cpus: Option<f64>| {
+        let count = cpus.map(|cpus| cpus.ceil().max(1.0) as usize)?;
+        (count < machine.len()).then(|| turn.by_ref().take(count).collect())
+    };
+    wanted.map(deal).collect()
+}
+
+/// In version 2 a group has the controllers that those above it pass on. Where that is not allowed, hosts have no limits.
+fn pass_controllers_on(group: &Path) {
+    let Some((site, root)) = group.parent().and_then(|site| Some((site, site.parent()?))) else { return };
+    if root.join("cgroup.subtree_control").exists() && fs::create_dir_all(site).is_ok() {
+        for above in [root, site] {
+            let _ = fs::write(above.join("cgroup.subtree_control"), "+cpu +memory +pids");
+        }
+    }
+}
+
 /// The server's memory and processors, in whatever of the two control group versions this machine has.
 fn limit(group: &Path, plan: &Plan) -> Result<(), Error> {
     let mut settings = Vec::new();
@@ -219,4 +263,20 @@ fn limit(group: &Path, plan: &Plan) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_dealt_out_in_turn() {
+        let wanted = [Some(1.0), Some(0.5), None, Some(1.5), Some(4.0)];
+        assert_eq!(
+            processors_of(wanted.into_iter(), &[0, 1, 2]),
+            [Some(vec![0]), Some(vec![1]), None, Some(vec![2, 0]), None]
+        );
+        assert_eq!(processors_of([Some(1.0)].into_iter(), &[0]), [None]);
+        assert_eq!(processors_of([Some(1.0)].into_iter(), &[]), [None]);
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use mainstay_site::plan::edge::{BalancePlan, EdgePlan, Upstream};
 use mainstay_site::plan::{Direction, Peer, Protocol};
 use mainstay_site::{Inputs, Plan, Site};
 
@@ -68,6 +69,11 @@ fn server(plan: &Plan) -> String {
         let zones: Vec<&str> = dns.zones.iter().map(|zone| zone.apex.as_str()).collect();
         run("dns", format!("answers for {} on {}", zones.join(", "), list(&dns.listen)));
     }
+    if let Some(edge) = &plan.edge {
+        for line in balances(edge) {
+            run("edge", line);
+        }
+    }
     if let Some(web) = &plan.web {
         run("web", format!("HTTP/1.1 and h2 on {}", list(&web.listen)));
     }
@@ -117,6 +123,48 @@ fn server(plan: &Plan) -> String {
     text
 }
 
+/// What a load balancer does, a line for each thing.
+fn balances(edge: &EdgePlan) -> Vec<String> {
+    let of = |tls: bool| {
+        let listeners = edge.listeners.iter().filter(|listener| listener.tls == tls);
+        listeners.map(|listener| listener.address).collect::<Vec<_>>()
+    };
+    let mut lines = vec![format!("HTTP/1.1 and h2c on {}", list(&of(false)))];
+    if !of(true).is_empty() {
+        let redirect = if edge.redirect_to_tls { "; HTTP is redirected to it" } else { "" };
+        lines.push(format!("HTTPS (HTTP/1.1 and h2) on {}{redirect}", list(&of(true))));
+    }
+    for service in &edge.tcp {
+        let group = service.group.as_deref().unwrap_or("those that the names lead to");
+        lines.push(format!("{} on {}, to {group}", service.name, service.listen));
+    }
+    for group in &edge.groups {
+        let way = match &group.balance {
+            BalancePlan::RoundRobin => "each in turn",
+            BalancePlan::LeastConnections => "the least busy first",
+            BalancePlan::Latency => "the faster of two at random",
+            BalancePlan::ConsistentHash { .. } => "the same key to the same server",
+        };
+        let upstreams: Vec<String> = group.upstreams.iter().map(upstream).collect();
+        lines.push(format!("{}: {} ({way})", group.name, upstreams.join(", ")));
+    }
+    let own = edge.routes.len().saturating_sub(1);
+    if own > 0 {
+        lines.push(format!("{own} routes before the one for all"));
+    }
+    lines
+}
+
+fn upstream(upstream: &Upstream) -> String {
+    let mut text = format!("{} {}", upstream.name, upstream.address);
+    for (is_so, word) in [(upstream.backup, " (backup)"), (upstream.drain, " (draining)")] {
+        if is_so {
+            text.push_str(word);
+        }
+    }
+    text
+}
+
 fn list(addresses: &[std::net::SocketAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -130,5 +178,14 @@ mod tests {
         let site = Site::parse(mainstay_site::smallest::SITE_FILE, "site.toml").unwrap();
         let plans = site.plans(&Inputs::default());
         insta::assert_snapshot!(format!("{}\n{}", overview(&site), server(&plans[0])));
+    }
+
+    #[test]
+    fn a_load_balancer_says_whom_it_leads_where() {
+        let path =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/2-distributed/site.toml");
+        let site = Site::parse(&std::fs::read_to_string(path).unwrap(), "site.toml").unwrap();
+        let plans = site.plans(&Inputs::default());
+        insta::assert_snapshot!(format!("{}\n{}{}", overview(&site), server(&plans[0]), server(&plans[2])));
     }
 }

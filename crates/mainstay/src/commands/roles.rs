@@ -14,6 +14,11 @@ pub(super) fn run(role: Role) -> Done {
     tracing_subscriber::fmt().json().with_writer(std::io::stderr).with_env_filter(filter).init();
     let failed = |error: &dyn std::fmt::Display| Failure::other("the role cannot run", error);
     match role {
+        Role::Edge(role) => {
+            let path = role.config.clone();
+            let again = move || read(&path).map_err(|error| error.to_string());
+            mainstay_edge::run(read(&role.config)?, again).map_err(|error| failed(&error))?;
+        }
         Role::Web(role) => mainstay_web::run(&read(&role.config)?).map_err(|error| failed(&error))?,
         Role::Dns(role) => mainstay_dns::run(&read(&role.config)?).map_err(|error| failed(&error))?,
     }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use mainstay_agent::EdgeStatus;
 use mainstay_lab::status::{SiteStatus, state_name, status};
 
 use super::Done;
@@ -58,6 +59,9 @@ fn readable(status: &SiteStatus) -> String {
         let Some(server) = &host.server else { continue };
         troubles.extend(server.problems.iter().map(|problem| format!("{name}: {problem}")));
         for role in &server.roles {
+            if let Some(reason) = &role.rejected {
+                troubles.push(format!("{name}: the last change of {} was not taken: {reason}", role.name));
+            }
             rows.push(vec![
                 blank(),
                 role.name.clone(),
@@ -71,8 +75,85 @@ fn readable(status: &SiteStatus) -> String {
         }
     }
     text.push_str(&output::table(&rows));
+    for (name, host) in &status.hosts {
+        if let Some(edge) = host.server.as_ref().and_then(|server| server.edge.as_ref()) {
+            text.push_str(&balanced(name, edge));
+        }
+    }
     for trouble in troubles {
         text.push_str(&format!("\n  {trouble}"));
     }
     text
+}
+
+/// How a load balancer finds the servers.
+fn balanced(name: &str, edge: &EdgeStatus) -> String {
+    let rate = edge.requests_per_second.map(|rate| format!("{rate} requests/s, ")).unwrap_or_default();
+    let closed = if edge.maintenance { "; visitors are turned away (maintenance)" } else { "" };
+    let mut text = format!(
+        "\n{name} balances: {rate}{} in flight, {} connections{closed}\n",
+        edge.requests_in_flight, edge.connections_open
+    );
+    let head = ["GROUP", "UPSTREAM", "STATE", "WEIGHT", "IN FLIGHT", "REQUESTS", "FAILED", "LATENCY", "WHY"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for group in &edge.groups {
+        for upstream in &group.upstreams {
+            rows.push(vec![
+                group.name.clone(),
+                upstream.name.clone(),
+                upstream.state.clone(),
+                upstream.weight.to_string(),
+                upstream.in_flight.to_string(),
+                upstream.requests.to_string(),
+                upstream.failures.to_string(),
+                upstream.latency_ms.map_or_else(String::new, |latency| format!("{latency:.1} ms")),
+                upstream.why.clone(),
+            ]);
+        }
+    }
+    text.push_str(&output::table(&rows));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_agent::{GroupStatus, UpstreamStatus};
+
+    use super::*;
+
+    #[test]
+    fn what_a_load_balancer_sees_reads_as_a_table() {
+        let up = UpstreamStatus {
+            name: "server1".to_owned(),
+            state: "up".to_owned(),
+            why: "up for 3 m".to_owned(),
+            weight: 100,
+            in_flight: 2,
+            requests: 1234,
+            latency_ms: Some(1.25),
+            ..UpstreamStatus::default()
+        };
+        let down = UpstreamStatus {
+            name: "server2".to_owned(),
+            state: "down".to_owned(),
+            why: "down for 4 s: connection refused".to_owned(),
+            weight: 100,
+            failures: 3,
+            ..UpstreamStatus::default()
+        };
+        let group = GroupStatus {
+            name: "web".to_owned(),
+            fit: 1,
+            upstreams: vec![up, down],
+            ..GroupStatus::default()
+        };
+        let edge = EdgeStatus {
+            requests_per_second: Some(200.0),
+            requests_in_flight: 2,
+            connections_open: 7,
+            groups: vec![group],
+            ..EdgeStatus::default()
+        };
+        insta::assert_snapshot!(balanced("edge1", &edge));
+    }
 }

@@ -59,7 +59,7 @@ pub(super) fn run(path: Option<PathBuf>, detach: bool, state: &Path) -> Done {
         output::line(&format!("  {:>6.2} s  all roles are ready", progress.seconds()));
     }
     prove(&site, &site_state)?;
-    output::line(&card(&site, &site_state, outcome.http_port));
+    output::line(&card(&site, &site_state, outcome.ports));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -125,14 +125,21 @@ fn last_words(state: &SiteState) -> String {
     format!("the last lines of the logs (all of them: `mainstay logs`):\n  {last}")
 }
 
-fn card(site: &Site, state: &SiteState, port: u16) -> String {
+fn card(site: &Site, state: &SiteState, ports: up::Ports) -> String {
+    let port = ports.http;
     let host =
         site.hosts.iter().find(|host| !host.wildcard).map_or(site.domain.as_str(), |host| host.name.as_str());
-    let web = if site.web.port == 80 { String::new() } else { format!(":{}", site.web.port) };
+    let web =
+        if site.has_edge() || site.web.port == 80 { String::new() } else { format!(":{}", site.web.port) };
+    // A certificate is for the site's own names, so that the visitor has to ask for one of them.
+    let https = ports.https.map_or_else(String::new, |port| {
+        format!("\x20 https      curl -k --resolve {host}:{port}:127.0.0.1 https://{host}:{port}/\n")
+    });
     let first = site.servers.first().map_or("server1", |server| server.name.as_str());
     format!(
         "\n{title}\n\
          \x20 browser    http://localhost:{port}/\n\
+         {https}\
          \x20 visitor    mainstay exec client -- curl -s http://{host}{web}/\n\
          \x20 logs       {logs}/hosts/*/log\n\
          \n\

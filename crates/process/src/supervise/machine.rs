@@ -8,6 +8,8 @@ use crate::Replace;
 
 /// After SIGKILL the kernel ends a process at once, unless it hangs in the kernel; then it is killed again this often.
 const KILL_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// A child that can hold connections for long has this long to end when it is to stop altogether.
+pub const STOP_WITHIN: Duration = Duration::from_secs(40);
 /// The most generations that live at once. One more, and the oldest draining one is killed.
 pub const GENERATIONS_AT_ONCE: usize = 4;
 
@@ -20,9 +22,34 @@ pub struct Generation {
     pub order: Order,
     /// Where it is in its life.
     pub phase: Phase,
+    /// The order that it is taking over.
+    pub(super) reload: Option<Reload>,
+    /// The order that it did not take over.
+    refused: Option<u64>,
+}
+
+/// A change that a generation is taking over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reload {
+    pub(super) order: Order,
+    since: Instant,
+    deadline: Instant,
 }
 
 impl Generation {
+    fn new(number: u64, order: Order, phase: Phase) -> Self {
+        Self { number, order, phase, reload: None, refused: None }
+    }
+
+    /// Whether it may take this order over as it runs.
+    fn can_take(&self, order: &Order) -> bool {
+        self.is_ready()
+            && order.family.is_some()
+            && self.order.family == order.family
+            && self.order.id != order.id
+            && self.refused != Some(order.id)
+    }
+
     pub(super) fn is_starting(&self) -> bool {
         matches!(self.phase, Phase::Starting { .. })
     }
@@ -88,7 +115,7 @@ impl Machine {
         }
         self.running = true;
         self.next_generation = self.next_generation.max(number + 1);
-        self.generations.push(Generation { number, order, phase });
+        self.generations.push(Generation::new(number, order, phase));
         actions
     }
 
@@ -115,6 +142,10 @@ impl Machine {
                 }
             }
             Event::Ready { generation } => self.got_ready(generation, now, &mut actions),
+            Event::Reloaded { generation, order } => self.reloaded(generation, order, now, &mut actions),
+            Event::ReloadRefused { generation, order, reason } => {
+                self.refused(generation, order, reason, &mut actions);
+            }
             Event::Exited { generation, exit } => self.exited(generation, exit, now, &mut actions),
             Event::Cleared { generation } => self
                 .generations
@@ -133,7 +164,7 @@ impl Machine {
     pub fn wake_at(&self) -> Option<Instant> {
         let deadlines = self.generations.iter().filter_map(|g| match g.phase {
             Phase::Starting { deadline, .. } => Some(deadline),
-            Phase::Ready { .. } => None,
+            Phase::Ready { .. } => g.reload.as_ref().map(|reload| reload.deadline),
             Phase::Draining { kill_at } | Phase::Clearing { kill_at } => Some(kill_at),
             Phase::Killed { again_at } => Some(again_at),
         });
@@ -181,7 +212,10 @@ impl Machine {
     pub fn needs_order(&self, id: u64) -> bool {
         self.target.id == id
             || self.last_good.as_ref().is_some_and(|order| order.id == id)
-            || self.generations.iter().any(|g| g.order.id == id)
+            || self
+                .generations
+                .iter()
+                .any(|g| g.order.id == id || g.reload.as_ref().is_some_and(|reload| reload.order.id == id))
     }
 
     /// The last changed spec that did not get ready, until the next change.
@@ -212,6 +246,27 @@ impl Machine {
         self.last_good = Some(candidate.order.clone());
         let after = now.saturating_duration_since(since);
         actions.push(Action::Report(Report::Ready { generation, after }));
+    }
+
+    fn reloaded(&mut self, generation: u64, order: u64, now: Instant, actions: &mut Vec<Action>) {
+        let Some(index) = self.index(generation) else { return };
+        let taken = &mut self.generations[index];
+        // What came late, or of a generation that drains by now, says nothing about what is to run.
+        let is_awaited = taken.is_ready() && taken.reload.as_ref().is_some_and(|r| r.order.id == order);
+        let Some(reload) = taken.reload.take_if(|_| is_awaited) else { return };
+        taken.order = reload.order.clone();
+        self.last_good = Some(reload.order);
+        let after = now.saturating_duration_since(reload.since);
+        actions.push(Action::Report(Report::Reloaded { generation, after }));
+    }
+
+    fn refused(&mut self, generation: u64, order: u64, reason: String, actions: &mut Vec<Action>) {
+        let Some(index) = self.index(generation) else { return };
+        let refusing = &mut self.generations[index];
+        if refusing.reload.take_if(|reload| reload.order.id == order).is_some() {
+            refusing.refused = Some(order);
+            actions.push(Action::Report(Report::ReloadRefused { generation, reason }));
+        }
     }
 
     fn exited(&mut self, generation: u64, exit: Exit, now: Instant, actions: &mut Vec<Action>) {
@@ -268,6 +323,13 @@ impl Machine {
                     let within = before.order.ready_within;
                     self.fell(&before, Failure::NotReady { within }, now, actions);
                 }
+                Phase::Ready { .. } => {
+                    if let Some(late) = before.reload.filter(|reload| now >= reload.deadline) {
+                        let within = now.saturating_duration_since(late.since).as_secs_f32();
+                        let reason = format!("it did not say within {within} s that it has it");
+                        self.refused(generation, late.order.id, reason, actions);
+                    }
+                }
                 Phase::Draining { kill_at } if now >= kill_at => {
                     self.kill(index, now, actions);
                     actions.push(Action::Report(Report::Killed { generation }));
@@ -286,6 +348,7 @@ impl Machine {
     fn settle(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if !self.running {
             self.drain_where(Generation::is_active, now, actions);
+            self.hurry(now);
             return;
         }
         let target = self.target.clone();
@@ -299,6 +362,9 @@ impl Machine {
         let excludes = |g: &Generation| alone || g.order.replace == Replace::StopFirst;
         self.drain_where(|g| g.is_ready() && g.order.id != target.id && excludes(g), now, actions);
 
+        if self.is_taken_over(&target, now, actions) {
+            return;
+        }
         let has_target = self.generations.iter().any(|g| g.is_active() && g.order.id == target.id);
         let must_wait = self.generations.iter().any(excludes);
         let is_due = self.start_at.is_none_or(|at| now >= at);
@@ -312,9 +378,35 @@ impl Machine {
         let generation = self.next_generation;
         self.next_generation += 1;
         let phase = Phase::Starting { since: now, deadline: now + target.ready_within };
-        self.generations.push(Generation { number: generation, order: target.clone(), phase });
+        self.generations.push(Generation::new(generation, target.clone(), phase));
         actions.push(Action::Spawn { generation, order: target.id });
         actions.push(Action::Probe { generation });
+    }
+
+    /// Lets the newest ready generation take the target over, if it can.
+    fn is_taken_over(&mut self, target: &Order, now: Instant, actions: &mut Vec<Action>) -> bool {
+        let Some(newest) = self.generations.iter_mut().rev().find(|g| g.is_ready()) else { return false };
+        if !newest.can_take(target) {
+            // What it was taking over is not wanted any more.
+            newest.reload = None;
+            return false;
+        }
+        if newest.reload.as_ref().is_none_or(|reload| reload.order.id != target.id) {
+            let deadline = now + target.ready_within;
+            newest.reload = Some(Reload { order: target.clone(), since: now, deadline });
+            actions.push(Action::Reload { generation: newest.number, order: target.id });
+        }
+        self.start_at = None;
+        true
+    }
+
+    /// When everything is to stop, nothing is waited for as long as when a successor serves.
+    fn hurry(&mut self, now: Instant) {
+        for generation in self.generations.iter_mut().filter(|g| g.order.family.is_some()) {
+            if let Phase::Draining { kill_at } = &mut generation.phase {
+                *kill_at = (*kill_at).min(now + STOP_WITHIN);
+            }
+        }
     }
 
     fn make_room(&mut self, now: Instant, actions: &mut Vec<Action>) {
@@ -337,6 +429,7 @@ impl Machine {
     fn drain(&mut self, index: usize, now: Instant, actions: &mut Vec<Action>) {
         let generation = &mut self.generations[index];
         generation.phase = Phase::Draining { kill_at: now + generation.order.grace };
+        generation.reload = None;
         actions.push(Action::AskToStop { generation: generation.number });
     }
 

@@ -5,6 +5,9 @@
 //! is ready does the old one drain. A candidate that never gets ready is dropped, the old one stays, and the
 //! reason is kept in [`Machine::rejected`].
 //!
+//! By [`Replace::Reload`] the generation that serves takes a change over itself where it can: orders of one *family* differ
+//! only in what a running generation can take. One that refuses, or says nothing in time, is replaced by overlap.
+//!
 //! What is to run is an [`Order`]: a number that stands for a spec. The driver knows which.
 
 mod backoff;
@@ -14,5 +17,5 @@ mod simulation;
 mod words;
 
 pub use backoff::{Backoff, FALLS_UNTIL_FAILED, LONGEST, RECOVERED_AFTER};
-pub use machine::{GENERATIONS_AT_ONCE, Generation, Machine};
+pub use machine::{GENERATIONS_AT_ONCE, Generation, Machine, STOP_WITHIN};
 pub use words::{Action, Adopted, Event, Exit, Failure, Order, Phase, Rejected, Report, State};

@@ -44,6 +44,7 @@ struct World {
     coming: Vec<(Instant, Event)>,
     next_order: u64,
     calm: bool,
+    reloads: u64,
 }
 
 impl World {
@@ -58,6 +59,7 @@ impl World {
             coming: Vec::new(),
             next_order: 2,
             calm: false,
+            reloads: 0,
         }
     }
 
@@ -105,6 +107,23 @@ impl World {
                 }
                 if !self.calm && self.dice.roll(3) == 0 {
                     self.exit_within(generation, 15_000);
+                }
+            }
+            Action::Reload { generation, order } => {
+                let machine = &self.machine;
+                assert_eq!(order, machine.target().id, "what is not wanted is not taken over");
+                let taking = machine.generations().iter().find(|g| g.number == generation).unwrap();
+                assert!(taking.is_ready() && taking.order.family == machine.target().family);
+                assert!(taking.order.family.is_some() && taking.order.id != order);
+                self.reloads += 1;
+                let at = now + self.dice.millis(if self.calm { 400 } else { 4_000 });
+                match self.dice.roll(6) {
+                    0 if !self.calm => {
+                        let reason = "no such certificate".to_owned();
+                        self.coming.push((at, Event::ReloadRefused { generation, order, reason }));
+                    }
+                    1 if !self.calm => {}
+                    _ => self.coming.push((at, Event::Reloaded { generation, order })),
                 }
             }
             Action::AskToStop { generation } => {
@@ -156,9 +175,10 @@ impl World {
 
     fn is_possible(&self, event: &Event) -> bool {
         match event {
-            Event::Ready { generation } | Event::Exited { generation, .. } => {
-                self.living.get(generation).is_some_and(|g| g.main)
-            }
+            Event::Ready { generation }
+            | Event::Reloaded { generation, .. }
+            | Event::ReloadRefused { generation, .. }
+            | Event::Exited { generation, .. } => self.living.get(generation).is_some_and(|g| g.main),
             Event::Cleared { generation } => {
                 self.living.get(generation).is_some_and(|g| !g.main && !g.orphans)
             }
@@ -219,11 +239,16 @@ impl World {
 }
 
 fn order(dice: &mut Dice, id: u64) -> Order {
-    let replace = if dice.roll(2) == 0 { Replace::Overlap } else { Replace::StopFirst };
-    Order { id, replace, ready_within: Duration::from_secs(3), grace: Duration::from_secs(2) }
+    let (replace, family) = match dice.roll(8) {
+        0..=1 => (Replace::Overlap, None),
+        2..=3 => (Replace::StopFirst, None),
+        _ => (Replace::Reload, Some(dice.roll(2))),
+    };
+    Order { id, replace, ready_within: Duration::from_secs(3), grace: Duration::from_secs(2), family }
 }
 
-fn live_through(seed: u64) {
+/// Answers how many changes a generation was asked to take over.
+fn live_through(seed: u64) -> u64 {
     let mut world = World::new(seed);
     world.tell(Event::Start);
     for _ in 0..STEPS {
@@ -244,23 +269,110 @@ fn live_through(seed: u64) {
     world.tell(Event::Stop);
     world.until(Duration::from_mins(1), "stopped", Machine::is_stopped);
     assert!(world.living.is_empty(), "stopped, and something still lives");
+    world.reloads
 }
 
 #[test]
 fn a_child_is_run_replaced_and_stopped_rightly_whatever_happens() {
     let chosen = std::env::var("MAINSTAY_SEED").ok().and_then(|seed| seed.parse().ok());
     let seeds = chosen.map_or(0..SEEDS, |seed| seed..seed + 1);
+    let mut reloads = 0;
     for seed in seeds {
-        if let Err(panic) = std::panic::catch_unwind(|| live_through(seed)) {
-            eprintln!("failing seed: {seed}");
-            std::panic::resume_unwind(panic);
+        match std::panic::catch_unwind(|| live_through(seed)) {
+            Ok(count) => reloads += count,
+            Err(panic) => {
+                eprintln!("failing seed: {seed}");
+                std::panic::resume_unwind(panic);
+            }
         }
     }
+    assert!(chosen.is_some() || reloads > SEEDS, "the simulation hardly tries to let changes be taken over");
 }
 
 fn overlap(id: u64) -> Order {
     let time = Duration::from_secs(5);
-    Order { id, replace: Replace::Overlap, ready_within: time, grace: time }
+    Order { id, replace: Replace::Overlap, ready_within: time, grace: time, family: None }
+}
+
+/// Of the family 1.
+fn reload(id: u64) -> Order {
+    Order { replace: Replace::Reload, family: Some(1), grace: Duration::from_hours(1), ..overlap(id) }
+}
+
+fn ready_with(order: Order, now: Instant) -> Machine {
+    let mut machine = Machine::new(order, 1);
+    machine.handle(Event::Start, now);
+    machine.handle(Event::Ready { generation: 1 }, now);
+    machine
+}
+
+#[test]
+fn a_change_of_files_is_taken_over_by_the_process_that_runs() {
+    let now = Instant::now();
+    let mut machine = ready_with(reload(1), now);
+    let actions = machine.handle(Event::Replace(reload(2)), now);
+    assert_eq!(actions, [Action::Reload { generation: 1, order: 2 }]);
+    let actions = machine.handle(Event::Reloaded { generation: 1, order: 2 }, now);
+    assert_eq!(actions, [Action::Report(Report::Reloaded { generation: 1, after: Duration::ZERO })]);
+    assert_eq!(machine.current().map(|g| (g.number, g.order.id)), Some((1, 2)));
+    assert_eq!(machine.wake_at(), None);
+    // When it falls now, it comes back with what it had last.
+    let actions = machine.handle(Event::Exited { generation: 1, exit: Exit::Signal(11) }, now);
+    assert!(actions.contains(&Action::Spawn { generation: 2, order: 2 }));
+}
+
+#[test]
+fn a_refused_or_unanswered_change_is_given_to_a_new_process() {
+    let now = Instant::now();
+    for silent in [false, true] {
+        let mut machine = ready_with(reload(1), now);
+        machine.handle(Event::Replace(reload(2)), now);
+        let actions = if silent {
+            machine.handle(Event::Tick, now + Duration::from_secs(5))
+        } else {
+            machine.handle(
+                Event::ReloadRefused { generation: 1, order: 2, reason: "other sockets".to_owned() },
+                now,
+            )
+        };
+        assert!(actions.contains(&Action::Spawn { generation: 2, order: 2 }), "{actions:?}");
+        assert!(!actions.contains(&Action::AskToStop { generation: 1 }));
+        // A word that comes late changes nothing any more.
+        assert_eq!(machine.handle(Event::Reloaded { generation: 1, order: 2 }, now), []);
+        let actions = machine.handle(Event::Ready { generation: 2 }, now);
+        assert!(actions.contains(&Action::AskToStop { generation: 1 }));
+    }
+}
+
+#[test]
+fn of_two_changes_in_a_row_the_second_counts() {
+    let now = Instant::now();
+    let mut machine = ready_with(reload(1), now);
+    machine.handle(Event::Replace(reload(2)), now);
+    let actions = machine.handle(Event::Replace(reload(3)), now);
+    assert_eq!(actions, [Action::Reload { generation: 1, order: 3 }]);
+    assert_eq!(machine.handle(Event::Reloaded { generation: 1, order: 2 }, now), []);
+    machine.handle(Event::Reloaded { generation: 1, order: 3 }, now);
+    assert_eq!(machine.current().map(|g| g.order.id), Some(3));
+}
+
+#[test]
+fn another_program_is_another_family_and_takes_a_new_process() {
+    let now = Instant::now();
+    let mut machine = ready_with(reload(1), now);
+    let actions = machine.handle(Event::Replace(Order { family: Some(2), ..reload(2) }), now);
+    assert!(actions.contains(&Action::Spawn { generation: 2, order: 2 }));
+}
+
+#[test]
+fn long_connections_are_waited_for_when_a_successor_serves_and_not_when_all_stops() {
+    let now = Instant::now();
+    let mut machine = ready_with(reload(1), now);
+    machine.handle(Event::Replace(Order { family: Some(2), ..reload(2) }), now);
+    machine.handle(Event::Ready { generation: 2 }, now);
+    assert_eq!(machine.wake_at(), Some(now + Duration::from_hours(1)));
+    machine.handle(Event::Stop, now);
+    assert_eq!(machine.wake_at(), Some(now + STOP_WITHIN));
 }
 
 #[test]

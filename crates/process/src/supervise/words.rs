@@ -18,6 +18,8 @@ pub struct Order {
     pub ready_within: Duration,
     /// How long it may take to stop when asked politely.
     pub grace: Duration,
+    /// Orders with the same number differ only in what a running generation can take over ([`Replace::Reload`]).
+    pub family: Option<u64>,
 }
 
 /// What happened to the child.
@@ -53,6 +55,22 @@ pub enum Event {
         /// Which.
         generation: u64,
     },
+    /// A generation has taken an order over.
+    Reloaded {
+        /// Which.
+        generation: u64,
+        /// The order.
+        order: u64,
+    },
+    /// A generation does not take an order over.
+    ReloadRefused {
+        /// Which.
+        generation: u64,
+        /// The order.
+        order: u64,
+        /// Why.
+        reason: String,
+    },
     /// Time passed; [`Machine::wake_at`] says when this is worth calling.
     Tick,
 }
@@ -71,6 +89,14 @@ pub enum Action {
     Probe {
         /// Which.
         generation: u64,
+    },
+    /// Let a ready generation take over what changed with this order; then tell [`Event::Reloaded`] or
+    /// [`Event::ReloadRefused`].
+    Reload {
+        /// Which.
+        generation: u64,
+        /// The order.
+        order: u64,
     },
     /// Ask the main process politely to stop.
     AskToStop {
@@ -115,6 +141,20 @@ pub enum Report {
     },
     /// A changed spec did not get ready; what ran before runs on.
     Rejected(Rejected),
+    /// A generation has taken a change over.
+    Reloaded {
+        /// Which.
+        generation: u64,
+        /// How long it took.
+        after: Duration,
+    },
+    /// A generation did not take a change over; a new one is started for it.
+    ReloadRefused {
+        /// Which.
+        generation: u64,
+        /// Why.
+        reason: String,
+    },
     /// A generation did not stop when asked and is killed.
     Killed {
         /// Which.

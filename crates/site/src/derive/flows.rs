@@ -1,5 +1,6 @@
 //! Which connections a server takes part in, each with its purpose in plain words.
 
+use super::edge;
 use crate::model::{Role, Server, Site};
 use crate::plan::{Direction, Flow, Peer, Protocol};
 
@@ -10,7 +11,26 @@ pub(super) fn of(site: &Site, server: &Server) -> Vec<Flow> {
             flows.push(inwards(protocol, 53, Peer::Anywhere, "dns: the site's zone, for everyone"));
         }
     }
-    if server.has(Role::Web) {
+    if server.has(Role::Edge) {
+        for (port, purpose) in edge::ports(site) {
+            flows.push(inwards(Protocol::Tcp, port, Peer::Anywhere, &purpose));
+        }
+        for other in site.servers.iter().filter(|other| other.name != server.name) {
+            for port in edge::upstream_ports(site, other) {
+                let peer = Peer::Server(other.name.clone());
+                let purpose = purpose(site, other, port).to_owned();
+                flows.push(Flow { direction: Direction::Out, protocol: Protocol::Tcp, port, peer, purpose });
+            }
+        }
+    }
+    if site.has_edge() {
+        for edge in site.with_role(Role::Edge).filter(|edge| edge.name != server.name) {
+            for port in edge::upstream_ports(site, server) {
+                let peer = Peer::Server(edge.name.clone());
+                flows.push(inwards(Protocol::Tcp, port, peer, purpose(site, server, port)));
+            }
+        }
+    } else if server.has(Role::Web) {
         flows.push(inwards(Protocol::Tcp, site.web.port, Peer::Anywhere, "web: HTTP from everyone"));
     }
     if let Some(primary) = site.primary() {
@@ -31,6 +51,15 @@ pub(super) fn of(site: &Site, server: &Server) -> Vec<Flow> {
         }
     }
     flows
+}
+
+/// What an edge wants of a port of a server.
+fn purpose(site: &Site, server: &Server, port: u16) -> &'static str {
+    if server.has(Role::Web) && port == site.web_port(server) {
+        "web: HTTP from the load balancer"
+    } else {
+        "edge: what the load balancer passes on"
+    }
 }
 
 fn inwards(protocol: Protocol, port: u16, peer: Peer, purpose: &str) -> Flow {

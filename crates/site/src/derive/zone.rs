@@ -20,10 +20,15 @@ pub(super) fn of(site: &Site, serial: u32) -> Zone {
         records.extend(server_addresses(server).map(|address| address_record(&name, 3600, address)));
     }
     let entries: Vec<IpAddr> = entry_addresses(site);
-    let own: BTreeSet<&str> = site.dns.records.iter().map(|(name, ..)| name.as_str()).collect();
+    // A text or a mail server of a name leaves its addresses alone.
+    let leads = |data: &RecordData| {
+        matches!(data, RecordData::A { .. } | RecordData::Aaaa { .. } | RecordData::Cname { .. })
+    };
+    let records_of_file = site.dns.records.iter().filter(|(_, _, data)| leads(data));
+    let own: BTreeSet<&str> = records_of_file.map(|(name, ..)| name.as_str()).collect();
     for host in &site.hosts {
         let name = if host.wildcard { format!("*.{}", host.name) } else { host.name.to_string() };
-        if !own.contains(name.as_str()) || name == domain {
+        if !own.contains(name.as_str()) {
             records.extend(entries.iter().map(|address| address_record(&name, ttl, *address)));
         }
     }
@@ -56,9 +61,9 @@ fn name_server(site: &Site, index: usize) -> String {
     format!("ns{}.{}", index + 1, site.domain)
 }
 
-/// Where visitors enter: the web servers. This version runs no load balancer that would stand before them.
+/// Where visitors enter: the load balancers, or without any the web servers.
 fn entry_addresses(site: &Site) -> Vec<IpAddr> {
-    site.with_role(Role::Web).flat_map(server_addresses).collect()
+    site.with_role(site.entry()).flat_map(server_addresses).collect()
 }
 
 fn server_addresses(server: &Server) -> impl Iterator<Item = IpAddr> + use<> {

@@ -19,6 +19,9 @@ pub struct EdgePlan {
     pub server: ServerName,
     /// Where HTTP is answered.
     pub listeners: Vec<EdgeListener>,
+    /// Requests that came without TLS are redirected (308) to the same address with `https`, on port 443.
+    #[serde(default)]
+    pub redirect_to_tls: bool,
     /// Services that are no HTTP: bytes are passed on as they are.
     pub tcp: Vec<TcpService>,
     /// Certificates for listeners with TLS; the first answers clients that name no server.
@@ -49,7 +52,7 @@ pub struct EdgePlan {
     pub keep_request_ids: bool,
     /// How long a replaced process keeps connections that left HTTP, such as `WebSocket`s.
     pub drain_ms: u64,
-    /// The secret that signs cookies; equal on all edges of a site.
+    /// The name of the secret that signs cookies; equal on all edges of a site.
     pub cookie_secret: String,
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::model::{App, AppKind, DatabaseSettings, Network, Role, Server, WebSettings};
+use crate::model::{
+    App, AppKind, DatabaseSettings, EdgeSettings, Network, Role, Server, WebSettings, web_port,
+};
 use crate::section::{At, Section};
 
 pub(super) fn check(
@@ -13,10 +15,12 @@ pub(super) fn check(
     apps: &[At<App>],
     web: &At<WebSettings>,
     database: &At<DatabaseSettings>,
+    edge: &At<EdgeSettings>,
 ) {
     unique_addresses(root, network, servers);
     roles_are_served(root, servers, apps);
-    ports(root, servers, web, database);
+    edge_leads_somewhere(root, servers, edge);
+    ports(root, servers, web, database, edge);
     routes_differ(root, apps);
     memory_suffices(root, servers, apps, database);
 }
@@ -86,28 +90,66 @@ fn roles_are_served(root: &Section<'_>, servers: &[At<Server>], apps: &[At<App>]
     }
 }
 
+/// A load balancer needs somebody to send requests to.
+fn edge_leads_somewhere(root: &Section<'_>, servers: &[At<Server>], edge: &At<EdgeSettings>) {
+    let has = |role: Role| servers.iter().any(|server| server.value.has(role));
+    let Some(server) = servers.iter().find(|server| server.value.has(Role::Edge)) else { return };
+    if !has(Role::Web) && edge.value.groups.is_empty() && edge.value.routes.is_empty() {
+        root.problems.help(
+            &server.at,
+            format!("the load balancer on `{}` has nobody to send requests to", server.value.name),
+            "add \"web\" to the roles of a server, or a group of others:  [edge.group.NAME]  with  addresses = [...]",
+        );
+    }
+}
+
 /// The listeners of each role, as (protocol, port, what for).
-fn listeners(server: &Server, web: u16, database: u16) -> Vec<(&'static str, u16, &'static str)> {
+fn listeners(
+    server: &Server,
+    web: u16,
+    database: u16,
+    edge: &EdgeSettings,
+) -> Vec<(&'static str, u16, String)> {
     let mut found = Vec::new();
+    let mut listen = |protocol, port, role: &str| found.push((protocol, port, role.to_owned()));
     for role in &server.roles {
         match role {
-            Role::Dns => found.extend([("udp", 53, "dns"), ("tcp", 53, "dns")]),
-            Role::Web if server.has(Role::Edge) => {}
-            Role::Web => found.push(("tcp", web, "web")),
-            Role::Database => found.push(("tcp", database, "database")),
-            Role::Edge => found.extend([("tcp", 80, "edge"), ("tcp", 443, "edge")]),
+            Role::Dns => {
+                listen("udp", 53, "dns");
+                listen("tcp", 53, "dns");
+            }
+            Role::Web => listen("tcp", web_port(server, web), "web"),
+            Role::Database => listen("tcp", database, "database"),
+            Role::Edge => {
+                listen("tcp", 80, "edge");
+                listen("tcp", 443, "edge");
+                for service in &edge.tcp {
+                    listen("tcp", service.listen, &format!("edge ({})", service.name));
+                }
+            }
             Role::App | Role::Monitor | Role::Coordinator => {}
         }
     }
     found
 }
 
-fn ports(root: &Section<'_>, servers: &[At<Server>], web: &At<WebSettings>, database: &At<DatabaseSettings>) {
+fn ports(
+    root: &Section<'_>,
+    servers: &[At<Server>],
+    web: &At<WebSettings>,
+    database: &At<DatabaseSettings>,
+    edge: &At<EdgeSettings>,
+) {
     for server in servers {
-        let mut seen: BTreeMap<(&str, u16), &str> = BTreeMap::new();
-        for (protocol, port, role) in listeners(&server.value, web.value.port, database.value.port) {
-            let Some(other) = seen.insert((protocol, port), role) else { continue };
-            let at = if role == "web" || other == "web" { &web.at } else { &database.at };
+        let mut seen: BTreeMap<(&str, u16), String> = BTreeMap::new();
+        let all = listeners(&server.value, web.value.port, database.value.port, &edge.value);
+        for (protocol, port, role) in all {
+            let Some(other) = seen.insert((protocol, port), role.clone()) else { continue };
+            let is = |wanted: &str| role.starts_with(wanted) || other.starts_with(wanted);
+            // Where the file says something of one of the two; a default has no place.
+            let places = [("edge (", &edge.at), ("web", &web.at), ("database", &database.at)];
+            let at = places.into_iter().find(|(name, at)| is(name) && !at.is_empty());
+            let at = at.map_or(&server.at, |(_, at)| at);
             root.problems.help(
                 at,
                 format!(

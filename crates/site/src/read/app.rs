@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::model::{App, AppKind, SecretSource};
 use crate::plan::{CommandListen, PythonInterface};
 use crate::section::{At, Section};
-use crate::{AppName, ByteSize, DomainName};
+use crate::{AppName, ByteSize, DomainName, NameError};
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -26,7 +26,18 @@ fn read_app(name: &At<String>, section: Section<'_>, domain: Option<&At<DomainNa
     let parsed = match name.value.parse::<AppName>() {
         Ok(parsed) => Some(parsed),
         Err(error) => {
-            problems.note(&name.at, format!("`{}` is not an app's name: {error}", name.value));
+            let message = format!("`{}` is not an app's name: {error}", name.value);
+            match (&error, shorter(&name.value)) {
+                (NameError::TooLong { .. }, Some(shorter)) => problems.help(
+                    &name.at,
+                    message,
+                    format!(
+                        "its user would be `mainstay-app-{}`, and a user's name has at most 32 bytes: call it `{shorter}`, for example",
+                        name.value
+                    ),
+                ),
+                _ => problems.note(&name.at, message),
+            }
             None
         }
     };
@@ -93,6 +104,14 @@ fn read_app(name: &At<String>, section: Section<'_>, domain: Option<&At<DomainNa
     };
     section.finish();
     Some(At { value: rest, at: name.at.clone() })
+}
+
+/// The beginning of a name that is too long, cut between two words where there are some.
+fn shorter(name: &str) -> Option<AppName> {
+    let most: AppName = (1..name.len()).rev().find_map(|end| name.get(..end)?.parse().ok())?;
+    let cut_inside_a_word = name.as_bytes().get(most.as_str().len()) != Some(&b'-');
+    let words = most.as_str().rsplit_once('-').filter(|_| cut_inside_a_word);
+    words.and_then(|(front, _)| front.parse().ok()).or(Some(most))
 }
 
 fn read_php(section: &Section<'_>) -> AppKind {

@@ -1,7 +1,7 @@
 //! `[dns]`: the zone's settings and its further records.
 
 use crate::DomainName;
-use crate::model::DnsSettings;
+use crate::model::{DnsSettings, Role, Server};
 use crate::plan::RecordData;
 use crate::section::{At, Section};
 
@@ -26,7 +26,11 @@ const KINDS: [(&str, Kind); 7] = [
     ("CAA", Kind::Caa),
 ];
 
-pub(super) fn read(root: &Section<'_>, domain: Option<&At<DomainName>>) -> DnsSettings {
+pub(super) fn read(
+    root: &Section<'_>,
+    domain: Option<&At<DomainName>>,
+    servers: &[At<Server>],
+) -> DnsSettings {
     let mut settings =
         DnsSettings { ttl_secs: 60, responses_per_second: 50, mailbox: None, records: Vec::new() };
     let Some(section) = root.section("dns") else { return settings };
@@ -51,6 +55,9 @@ pub(super) fn read(root: &Section<'_>, domain: Option<&At<DomainName>>) -> DnsSe
                 "use A and AAAA records, or an alias below it such as www",
             );
         }
+        if let Some(domain) = domain {
+            refuse_made_names(&record, &name, &data, &domain.value, servers);
+        }
         if owners.iter().any(|(other, other_alias, _)| *other == name && (alias || *other_alias)) {
             record
                 .problems
@@ -62,6 +69,50 @@ pub(super) fn read(root: &Section<'_>, domain: Option<&At<DomainName>>) -> DnsSe
     }
     section.finish();
     settings
+}
+
+/// The names of servers and of the zone's name servers lead to the servers' addresses: nothing else may lead them elsewhere.
+/// (A name of `hosts` may be given other addresses: then those take the place of the web servers'.)
+fn refuse_made_names(
+    record: &Section<'_>,
+    name: &str,
+    data: &RecordData,
+    domain: &DomainName,
+    servers: &[At<Server>],
+) {
+    use RecordData::{A, Aaaa, Cname, Ns};
+    let Some(label) = name.strip_suffix(domain.as_str()).and_then(|front| front.strip_suffix('.')) else {
+        return;
+    };
+    if !matches!(data, A { .. } | Aaaa { .. } | Cname { .. } | Ns { .. }) {
+        return;
+    }
+    if servers.iter().any(|server| server.value.name.as_str() == label) {
+        record.problems.help(
+            &record.at,
+            format!(
+                "`{name}` is the name of the server `{label}`, and the zone gives it that server's addresses"
+            ),
+            "give the record another name, or the server",
+        );
+        return;
+    }
+    let name_servers = servers.iter().filter(|server| server.value.has(Role::Dns)).count();
+    let number = label.strip_prefix("ns").and_then(|number| number.parse::<usize>().ok());
+    if let Some(number) =
+        number.filter(|number| (1..=name_servers).contains(number) && *label == format!("ns{number}"))
+    {
+        record.problems.help(
+            &record.at,
+            format!(
+                "`{name}` is the zone's name server {number}, and the zone gives it that server's addresses"
+            ),
+            format!(
+                "give the record another name, such as `ns{}` for a name server of your own",
+                name_servers + 1
+            ),
+        );
+    }
 }
 
 fn read_record(

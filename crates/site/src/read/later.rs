@@ -4,13 +4,18 @@
 use std::time::Duration;
 
 use crate::model::{
-    BackupSettings, Balance, Certificates, CoordinatorSettings, EdgeSettings, FirewallSettings,
-    MonitorSettings, TlsSettings,
+    BackupSettings, CertificateFiles, Certificates, CoordinatorSettings, FirewallSettings, MonitorSettings,
+    TlsSettings,
 };
-use crate::section::Section;
+use crate::section::{At, Section};
 
 /// A time such as `500ms`, `30s`, `10m`, `12h` or `30d`.
 pub(super) fn duration(section: &Section<'_>, key: &'static str) -> Option<Duration> {
+    duration_at(section, key).map(|time| time.value)
+}
+
+/// Likewise, with its place.
+pub(super) fn duration_at(section: &Section<'_>, key: &'static str) -> Option<At<Duration>> {
     let text = section.string(key)?;
     let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
     let parsed = units.iter().find_map(|(unit, milliseconds)| {
@@ -24,54 +29,72 @@ pub(super) fn duration(section: &Section<'_>, key: &'static str) -> Option<Durat
             "write a whole number and a unit: 500ms, 30s, 10m, 12h or 30d",
         );
     }
-    parsed
+    parsed.map(|value| At { value, at: text.at })
 }
 
 fn texts(section: &Section<'_>, key: &'static str) -> Vec<String> {
     section.strings(key).map_or_else(Vec::new, |list| list.value.into_iter().map(|text| text.value).collect())
 }
 
-pub(super) fn edge(root: &Section<'_>) -> Option<EdgeSettings> {
-    let section = root.section("edge")?;
-    let ways = [
-        ("round-robin", Balance::RoundRobin),
-        ("least-connections", Balance::LeastConnections),
-        ("latency", Balance::Latency),
-        ("consistent-hash", Balance::ConsistentHash),
-    ];
-    let settings = EdgeSettings {
-        balance: section.choice("balance", &ways).map_or(Balance::Latency, |found| found.value),
-        health_path: super::read_path(&section, "health_path").unwrap_or_else(|| "/".to_owned()),
-        health_interval: duration(&section, "health_interval").unwrap_or(Duration::from_secs(1)),
-    };
-    section.finish();
-    Some(settings)
-}
-
 pub(super) fn tls(root: &Section<'_>) -> Option<TlsSettings> {
     let section = root.section("tls")?;
     let email = section.string("acme_email");
     let directory = section.string("acme_directory").map(|directory| directory.value);
-    let certificate = section.string("certificate");
-    let key = section.string("key");
+    let files = read_certificates(&section);
     let redirect = section.boolean("redirect").unwrap_or(true);
-    let certificates = match (email, certificate, key) {
-        (Some(email), None, None) => Certificates::Acme { email: email.value, directory },
-        (None, Some(certificate), Some(key)) => {
-            Certificates::Files { certificate: certificate.value.into(), key: key.value.into() }
-        }
-        (None, None, None) => Certificates::Own,
-        _ => {
-            section.problems.help(
-                &section.at,
-                "[tls] names more than one source of certificates, or half of one",
-                "give either  acme_email, or both  certificate  and  key, or neither for the site's own authority",
-            );
+    let certificates = match (email, files) {
+        (Some(email), None) => Certificates::Acme { email: email.value, directory },
+        (None, Some(files)) => Certificates::Files(files),
+        (None, None) => Certificates::Own,
+        (Some(_), Some(_)) => {
+            tls_sources(&section);
             Certificates::Own
         }
     };
     section.finish();
     Some(TlsSettings { certificates, redirect })
+}
+
+fn tls_sources(section: &Section<'_>) {
+    section.problems.help(
+        &section.at,
+        "[tls] names more than one source of certificates, or half of one",
+        "give either  acme_email, or both  certificate  and  key, or neither for the site's own authority",
+    );
+}
+
+/// `certificate` and `key`, or a list of such pairs: `[[tls.certificate]]`.
+fn read_certificates(section: &Section<'_>) -> Option<Vec<CertificateFiles>> {
+    if section.is_list("certificate") {
+        let mut files = Vec::new();
+        for entry in section.list("certificate") {
+            let (certificate, key) = (entry.string("certificate"), entry.string("key"));
+            match (certificate, key) {
+                (Some(certificate), Some(key)) => files
+                    .push(CertificateFiles { certificate: certificate.value.into(), key: key.value.into() }),
+                _ => entry.missing(
+                    "certificate` and `key",
+                    "name both files, in PEM:  certificate = \"site.pem\"  and  key = \"site.key\"",
+                ),
+            }
+            entry.finish();
+        }
+        if let Some(key) = section.string("key") {
+            let help = "write a `key` beside each `certificate` of the list";
+            section.problems.help(&key.at, "[tls] has a list of certificates and one key", help);
+        }
+        return Some(files);
+    }
+    match (section.string("certificate"), section.string("key")) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => {
+            Some(vec![CertificateFiles { certificate: certificate.value.into(), key: key.value.into() }])
+        }
+        _ => {
+            tls_sources(section);
+            None
+        }
+    }
 }
 
 pub(super) fn firewall(root: &Section<'_>) -> Option<FirewallSettings> {

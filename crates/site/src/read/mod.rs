@@ -6,6 +6,7 @@
 mod agree;
 mod app;
 mod dns;
+mod edge;
 mod later;
 mod secret;
 mod server;
@@ -68,14 +69,14 @@ fn read_site(root: Section<'_>) -> Option<Site> {
     let routes = read_routes(&root, &apps);
     let web = read_web(&root);
     let database = read_database(&root, &servers);
-    let dns = dns::read(&root, domain.as_ref());
-    let edge = later::edge(&root);
+    let dns = dns::read(&root, domain.as_ref(), &servers);
+    let edge = edge::read(&root, domain.as_ref(), &servers);
     let tls = later::tls(&root);
     let firewall = later::firewall(&root);
     let monitor = later::monitor(&root);
     let coordinator = later::coordinator(&root);
     let backup = later::backup(&root);
-    agree::check(&root, &network, &servers, &apps, &web, &database);
+    agree::check(&root, &network, &servers, &apps, &web, &database, &edge);
     secret::refuse_in(&root);
     let problems = root.problems;
     root.finish();
@@ -95,7 +96,7 @@ fn read_site(root: Section<'_>) -> Option<Site> {
         web: web.value,
         database: database.value,
         dns,
-        edge,
+        edge: edge.value,
         tls,
         firewall,
         monitor,
@@ -261,37 +262,12 @@ fn read_path(section: &Section<'_>, key: &'static str) -> Option<String> {
 fn read_web(root: &Section<'_>) -> At<WebSettings> {
     let mut settings = WebSettings { port: 80, limits: WebLimits::default(), compress: true };
     let Some(section) = root.section("web") else { return At { value: settings, at: 0..0 } };
-    let limits = &mut settings.limits;
     if let Some(port) = section.integer("port", 1..=65535) {
         settings.port = port.value as u16;
     }
-    if let Some(body) = section.parsed::<ByteSize>("body", "a size") {
-        limits.body = body.value;
-    }
-    if let Some(head) = section.parsed::<ByteSize>("head", "a size") {
-        limits.head = head.value;
-        if !(1024..=1024 * 1024).contains(&head.value.bytes()) {
-            section.problems.note(&head.at, "`head` in [web] must be from 1KiB to 1MiB");
-        }
-    }
-    if let Some(headers) = section.integer("headers", 10..=1000) {
-        limits.headers = headers.value as u16;
-    }
-    let seconds: [(&'static str, &mut u32); 5] = [
-        ("head_timeout", &mut limits.head_timeout_secs),
-        ("body_timeout", &mut limits.body_timeout_secs),
-        ("idle_timeout", &mut limits.idle_timeout_secs),
-        ("backend_timeout", &mut limits.backend_timeout_secs),
-        ("connections", &mut limits.connections),
-    ];
-    for (key, field) in seconds {
-        if key == "connections" {
-            if let Some(count) = section.integer(key, 10..=1_000_000) {
-                *field = count.value as u32;
-            }
-        } else if let Some(time) = later::duration(&section, key) {
-            *field = time.as_secs().max(1) as u32;
-        }
+    read_request_limits(&section, &mut settings.limits);
+    if let Some(time) = later::duration(&section, "backend_timeout") {
+        settings.limits.backend_timeout_secs = time.as_secs().max(1) as u32;
     }
     if let Some(compress) = section.boolean("compress") {
         settings.compress = compress;
@@ -299,6 +275,36 @@ fn read_web(root: &Section<'_>) -> At<WebSettings> {
     let at = section.at.clone();
     section.finish();
     At { value: settings, at }
+}
+
+/// Limits on what clients may send: keys that `[web]` and `[edge]` share.
+fn read_request_limits(section: &Section<'_>, limits: &mut WebLimits) {
+    if let Some(body) = section.parsed::<ByteSize>("body", "a size") {
+        limits.body = body.value;
+    }
+    if let Some(head) = section.parsed::<ByteSize>("head", "a size") {
+        limits.head = head.value;
+        if !(1024..=1024 * 1024).contains(&head.value.bytes()) {
+            let message = format!("`head` in {} must be from 1KiB to 1MiB", section.title);
+            section.problems.note(&head.at, message);
+        }
+    }
+    if let Some(headers) = section.integer("headers", 10..=1000) {
+        limits.headers = headers.value as u16;
+    }
+    if let Some(count) = section.integer("connections", 10..=1_000_000) {
+        limits.connections = count.value as u32;
+    }
+    let seconds: [(&'static str, &mut u32); 3] = [
+        ("head_timeout", &mut limits.head_timeout_secs),
+        ("body_timeout", &mut limits.body_timeout_secs),
+        ("idle_timeout", &mut limits.idle_timeout_secs),
+    ];
+    for (key, field) in seconds {
+        if let Some(time) = later::duration(section, key) {
+            *field = time.as_secs().max(1) as u32;
+        }
+    }
 }
 
 fn read_database(root: &Section<'_>, servers: &[At<crate::model::Server>]) -> At<DatabaseSettings> {

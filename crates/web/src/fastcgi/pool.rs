@@ -23,8 +23,9 @@ use tokio::time::Instant;
 pub(crate) const QUEUE_WAIT: Duration = Duration::from_secs(10);
 /// Requests of one worker that wait.
 const QUEUE_LENGTH: usize = 1024;
-/// How long a connection is kept without a request.
-const IDLE: Duration = Duration::from_secs(20);
+/// How long a connection is kept without a request. A php-fpm that is replaced or stopped waits for it, so not for long: a
+/// new one costs some microseconds.
+const IDLE: Duration = Duration::from_secs(2);
 /// How often idle connections are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 /// The first pause after php-fpm took no connection; it doubles up to [`MOST_PAUSE`].

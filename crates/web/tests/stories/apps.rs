@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use mainstay_site::plan::Backend;
+use mainstay_site::plan::{Backend, Route, Target};
 
 use super::client::{connect, get};
 use super::server::{Web, folder, until};
@@ -45,6 +45,29 @@ fn echo_server(port_file: &Path) -> Python {
         .spawn()
         .expect("python3 runs");
     Python(child)
+}
+
+#[test]
+fn behind_a_load_balancer_the_app_and_the_log_know_the_client_and_the_request() {
+    let folder = folder(&[("public/a.css", "css")]);
+    let port_file = folder.path().join("port");
+    let app = super::server::app(folder.path(), Backend::HttpPort { port_file: port_file.clone() });
+    let route = Route { host: None, path: "/".to_owned(), target: Target::App(app) };
+    let mut web = Web::behind(folder, vec![route], vec!["127.0.0.1".to_owned()]);
+    let _app = echo_server(&port_file);
+    let told = "x-forwarded-for: 6.6.6.6, 192.0.2.9\r\nx-forwarded-proto: https\r\nx-request-id: from-the-edge-1\r\n";
+    let lower = get(web.address, "/x", told).text().to_ascii_lowercase();
+    for line in [
+        "x-forwarded-for: 192.0.2.9\n",
+        "x-real-ip: 192.0.2.9\n",
+        "x-forwarded-proto: https\n",
+        "x-request-id: from-the-edge-1\n",
+        "forwarded: for=192.0.2.9;host=\"a.test\";proto=https\n",
+    ] {
+        assert!(lower.contains(line), "{line}\n{lower}");
+    }
+    let log = web.stop();
+    assert!(log.contains("\"request_id\":\"from-the-edge-1\",\"client\":\"192.0.2.9\""), "{log}");
 }
 
 #[test]

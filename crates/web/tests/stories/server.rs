@@ -33,6 +33,11 @@ impl Web {
     }
 
     pub(crate) fn start(folder: TempDir, routes: Vec<Route>) -> Self {
+        Self::behind(folder, routes, Vec::new())
+    }
+
+    /// Behind proxies that are believed.
+    pub(crate) fn behind(folder: TempDir, routes: Vec<Route>, trusted_proxies: Vec<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let plan = WebPlan {
@@ -46,6 +51,7 @@ impl Web {
                 ..WebLimits::default()
             },
             compress: true,
+            trusted_proxies,
         };
         std::fs::create_dir_all(folder.path().join("run")).unwrap();
         let config = Config { plan, run: folder.path().join("run"), log: folder.path().join("log") };
