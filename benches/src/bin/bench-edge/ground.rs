@@ -199,6 +199,7 @@ impl Ground {
         Ok(EdgePlan {
             server: name("edge1")?,
             listeners: vec![listener(port, false), listener(tls_port, true)],
+            redirect_to_tls: false,
             tcp: Vec::new(),
             certificates: vec![CertificatePlan {
                 chain_secret: "chain".to_owned(),

@@ -17,6 +17,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ground::{Balancer, Ground, HOST};
 use handshakes::Sessions;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Compares Mainstay's load balancer with HAProxy and nginx: processor time per request, throughput, latency, memory.
 ///
 /// Needs haproxy, nginx, wrk and h2load. All have the same number of workers and the same upstreams. The peers write no
