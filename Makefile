@@ -3,7 +3,7 @@
 SITE ?= examples/1-single/site.toml
 BINARY := target/release/mainstay
 
-.PHONY: help up down test lint fmt bench bench-web fuzz clean-check
+.PHONY: help up down test lint fmt bench bench-web bench-edge fuzz clean-check
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,11 +30,15 @@ lint: ## Formatting, clippy without a warning, shell scripts
 fmt: ## Format all code
 	cargo fmt --all
 
-bench: bench-web ## Run every benchmark beside its peer
+bench: bench-web bench-edge ## Run every benchmark beside its peer
 
 bench-web: ## Static files and PHP beside nginx, in the same run
 	@scripts/packages bench
 	cargo run --release --package mainstay-benches --bin bench-web
+
+bench-edge: ## The load balancer beside HAProxy and nginx, in the same run
+	@scripts/packages bench
+	cargo run --release --package mainstay-benches --bin bench-edge
 
 fuzz: ## Run every fuzz target for a minute (FUZZ_SECONDS=... for another time)
 	@scripts/fuzz

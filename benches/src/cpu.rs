@@ -6,7 +6,30 @@ use std::time::Duration;
 
 /// User and system time that the process and its living descendants have used so far.
 pub fn used(root: u32) -> Duration {
-    let (mut children, mut ticks) = (HashMap::<u32, Vec<u32>>::new(), HashMap::new());
+    let table = table();
+    let ticks: u64 = family_in(&table, root).iter().filter_map(|pid| Some(table.get(pid)?.1)).sum();
+    // A tick is 10 ms on Linux, for every program (USER_HZ).
+    Duration::from_millis(ticks * 10)
+}
+
+/// The process and its living descendants.
+pub fn family(root: u32) -> Vec<u32> {
+    family_in(&table(), root)
+}
+
+fn family_in(table: &HashMap<u32, (u32, u64)>, root: u32) -> Vec<u32> {
+    let mut family = vec![root];
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        family.extend(table.iter().filter(|(_, (of, _))| *of == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    family
+}
+
+/// Every process, with its parent and the ticks that it has used.
+fn table() -> HashMap<u32, (u32, u64)> {
+    let mut table = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
@@ -17,14 +40,7 @@ pub fn used(root: u32) -> Duration {
         let fields: Vec<&str> = rest.split_whitespace().collect();
         let number =
             |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-        children.entry(number(1) as u32).or_default().push(pid);
-        ticks.insert(pid, number(11) + number(12));
+        table.insert(pid, (number(1) as u32, number(11) + number(12)));
     }
-    let (mut waiting, mut sum) = (vec![root], 0);
-    while let Some(pid) = waiting.pop() {
-        sum += ticks.get(&pid).copied().unwrap_or(0);
-        waiting.extend(children.get(&pid).into_iter().flatten());
-    }
-    // A tick is 10 ms on Linux, for every program (USER_HZ).
-    Duration::from_millis(sum * 10)
+    table
 }

@@ -5,4 +5,6 @@
 
 pub mod cpu;
 pub mod load;
+pub mod memory;
+pub mod running;
 pub mod table;

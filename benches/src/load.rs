@@ -10,7 +10,9 @@ pub struct Load {
     pub requests: u64,
     /// Requests per second.
     pub rate: f64,
-    /// The time within which 99 of 100 requests were answered, in milliseconds; `wrk` only.
+    /// The time within which half of the requests were answered, in milliseconds, where it was looked at.
+    pub p50_ms: Option<f64>,
+    /// The time within which 99 of 100 requests were answered, in milliseconds, where it was looked at.
     pub p99_ms: Option<f64>,
     /// Requests that were not answered well.
     pub failures: u64,
@@ -41,6 +43,35 @@ pub fn h1(url: &str, host: &str, connections: u32, seconds: u32) -> io::Result<L
         }
     }
     load.requests = load.requests.saturating_sub(load.failures);
+    Ok(load)
+}
+
+/// HTTP/1.1 over kept connections, at so many requests per second in all: for latencies, which a client that sends as fast
+/// as it can hides.
+pub fn h1_at_rate(url: &str, host: &str, connections: u32, rate: f64, seconds: u32) -> io::Result<Load> {
+    let log = tempfile::NamedTempFile::new()?;
+    run(Command::new("h2load")
+        .args(["--h1", "-t1", &format!("-c{connections}"), &format!("-D{seconds}")])
+        .arg(format!("--rps={:.1}", rate / f64::from(connections)))
+        .arg(format!("--log-file={}", log.path().display()))
+        .args(["-H", &format!("Host: {host}"), url]))?;
+    // A line per request: when it began, its status, and how many microseconds it took.
+    let text = std::fs::read_to_string(log.path())?;
+    let mut load = Load::default();
+    let mut times = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.split_whitespace().skip(1);
+        let (status, time) = (fields.next(), fields.next().and_then(|time| time.parse::<u64>().ok()));
+        match (status, time) {
+            (Some("200"), Some(time)) => times.push(time),
+            _ => load.failures += 1,
+        }
+    }
+    times.sort_unstable();
+    let at = |share: usize| Some(*times.get(times.len() * share / 100)? as f64 / 1000.0);
+    (load.p50_ms, load.p99_ms) = (at(50), at(99));
+    load.requests = times.len() as u64;
+    load.rate = load.requests as f64 / f64::from(seconds);
     Ok(load)
 }
 

@@ -185,7 +185,10 @@ impl Worker {
         }
         if site.in_force.plan.redirect_to_tls && request.tls.is_none() {
             let query = request.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-            return redirect(StatusCode::PERMANENT_REDIRECT, &format!("https://{host}{}{query}", path.encoded));
+            return redirect(
+                StatusCode::PERMANENT_REDIRECT,
+                &format!("https://{host}{}{query}", path.encoded),
+            );
         }
         let asked = Asked {
             host,

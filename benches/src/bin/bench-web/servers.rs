@@ -1,18 +1,16 @@
 //! The two servers and their php-fpm, in a temporary folder.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
+use mainstay_benches::running::{Running, free_port, name, until, until_answered};
 use mainstay_http::Listener;
 use mainstay_site::plan::{Backend, HostPattern, Route, Target, WebApp, WebLimits, WebPlan};
 use mainstay_web::Config;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// The host that is asked for.
@@ -34,19 +32,9 @@ pub(crate) struct Server {
     running: Running,
 }
 
-/// A process that is asked to end when it is no longer needed.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM);
-        let _ = self.0.wait();
-    }
-}
-
 impl Server {
     pub(crate) fn pid(&self) -> u32 {
-        self.running.0.id()
+        self.running.pid()
     }
 }
 
@@ -67,7 +55,7 @@ impl Ground {
     }
 
     pub(crate) fn php_pid(&self) -> u32 {
-        self.php.0.id()
+        self.php.pid()
     }
 
     pub(crate) fn nginx(&self, workers: u16, open_file_cache: bool) -> io::Result<Server> {
@@ -107,8 +95,9 @@ impl Ground {
         );
         let path = self.folder.path().join("nginx.conf");
         fs::write(&path, configuration)?;
-        let child = quiet(Command::new("nginx").arg("-p").arg(self.folder.path()).arg("-c").arg(&path))?;
-        let server = Server { port, h2_port, running: Running(child) };
+        let running =
+            Running::start(Command::new("nginx").arg("-p").arg(self.folder.path()).arg("-c").arg(&path))?;
+        let server = Server { port, h2_port, running };
         answers(port)?;
         Ok(server)
     }
@@ -139,13 +128,13 @@ impl Ground {
         let config = Config { plan, run: folder.join("run"), log: folder.join("log") };
         let path = folder.join("web.json");
         fs::write(&path, serde_json::to_vec(&config)?)?;
-        let child = quiet(
+        let running = Running::start(
             Command::new(std::env::current_exe()?)
                 .arg("--serve")
                 .arg(&path)
                 .args(["--workers", &workers.to_string()]),
         )?;
-        let server = Server { port, h2_port: port, running: Running(child) };
+        let server = Server { port, h2_port: port, running };
         answers(port)?;
         Ok(server)
     }
@@ -181,8 +170,8 @@ fn php_fpm(folder: &Path) -> io::Result<Running> {
     );
     let path = folder.join("fpm.conf");
     fs::write(&path, configuration)?;
-    let child = quiet(Command::new(php_program()?).arg("--nodaemonize").arg("--fpm-config").arg(&path))?;
-    let running = Running(child);
+    let running =
+        Running::start(Command::new(php_program()?).arg("--nodaemonize").arg("--fpm-config").arg(&path))?;
     until("php-fpm listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok())?;
     Ok(running)
 }
@@ -197,50 +186,8 @@ fn php_program() -> io::Result<PathBuf> {
         .ok_or_else(|| io::Error::other("php-fpm is not installed: apt-get install php-fpm"))
 }
 
-fn quiet(command: &mut Command) -> io::Result<Child> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| io::Error::new(error.kind(), format!("{program} cannot be started: {error}")))
-}
-
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 /// Waits until a server gives a file and a page.
 fn answers(port: u16) -> io::Result<()> {
-    for path in ["/1k.bin", "/hello.php"] {
-        until("the server answers", || {
-            fetch(port, path).is_ok_and(|text| text.starts_with("HTTP/1.1 200 "))
-        })?;
-    }
-    Ok(())
-}
-
-fn fetch(port: u16, path: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n")?;
-    let mut text = Vec::new();
-    stream.read_to_end(&mut text)?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
-}
-
-fn until(what: &str, mut condition: impl FnMut() -> bool) -> io::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        if Instant::now() > deadline {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("waited in vain: {what}")));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
-fn name<T: TryFrom<String>>(text: &str) -> io::Result<T> {
-    T::try_from(text.to_owned()).map_err(|_| io::Error::other(format!("{text} is no name")))
+    until_answered(port, HOST, "/1k.bin")?;
+    until_answered(port, HOST, "/hello.php")
 }

@@ -164,6 +164,7 @@ pub(crate) fn bind(address: SocketAddr) -> TcpListener {
 pub(crate) fn plan(address: SocketAddr, origins: &[&Origin]) -> EdgePlan {
     EdgePlan {
         server: "lb1".to_owned().try_into().unwrap(),
+        redirect_to_tls: false,
         listeners: vec![EdgeListener { address, tls: false, proxy_protocol: false }],
         tcp: Vec::new(),
         certificates: Vec::new(),
