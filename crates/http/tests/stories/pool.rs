@@ -43,16 +43,15 @@ pub(crate) fn get(path: &str) -> Request {
     request(Method::GET, path, Body::Empty)
 }
 
+/// Few connections, and more time than a busy machine takes.
+fn narrow() -> PoolSettings {
+    PoolSettings { connections: 2, waiting: 1, ..PoolSettings::default() }
+}
+
+/// Gives up after a second.
 fn hasty() -> PoolSettings {
-    let short = Duration::from_millis(200);
-    PoolSettings {
-        connections: 2,
-        waiting: 1,
-        wait: short,
-        first_byte: short,
-        between_bytes: short,
-        ..PoolSettings::default()
-    }
+    let short = Duration::from_secs(1);
+    PoolSettings { wait: short, first_byte: short, between_bytes: short, ..narrow() }
 }
 
 /// An upstream that plays one script per connection: it reads a head, then writes these bytes, and goes on for each
@@ -154,7 +153,7 @@ fn what_is_no_clean_response_is_never_passed_on_or_kept() {
         let scripts: &'static [&'static str] = Box::leak(Box::new([script]));
         let (address, _) = scripted(scripts);
         run(async move {
-            let error = Pool::new(hasty()).send(&Upstream::Tcp(address), get("/")).await.err();
+            let error = Pool::new(narrow()).send(&Upstream::Tcp(address), get("/")).await.err();
             let error = error.unwrap_or_else(|| panic!("accepted {script:?}"));
             assert!(matches!(error, ClientError::Malformed(_)), "{script:?}: {error}");
             assert_eq!(error.status(), 502);
@@ -170,8 +169,8 @@ fn a_flood_of_interim_responses_is_refused_and_a_few_are_skipped() {
     let (address, _) = scripted(scripts);
     run(async move {
         let upstream = Upstream::Tcp(address);
-        assert_eq!(Pool::new(hasty()).send(&upstream, get("/")).await.unwrap().status(), 204);
-        let flooded = Pool::new(hasty()).send(&upstream, get("/")).await.err();
+        assert_eq!(Pool::new(narrow()).send(&upstream, get("/")).await.unwrap().status(), 204);
+        let flooded = Pool::new(narrow()).send(&upstream, get("/")).await.err();
         assert!(matches!(flooded, Some(ClientError::Malformed(_))));
     });
 }
@@ -185,7 +184,7 @@ fn a_body_that_breaks_off_is_an_error_and_not_an_end() {
         "HTTP/1.1 200 OK\r\n\r\nabc",
     ]);
     run(async move {
-        let (upstream, pool) = (Upstream::Tcp(address), Pool::new(hasty()));
+        let (upstream, pool) = (Upstream::Tcp(address), Pool::new(narrow()));
         for _ in 0..3 {
             let response = pool.send(&upstream, get("/")).await.unwrap();
             assert!(collect(response.into_body()).await.is_err());
@@ -202,7 +201,7 @@ fn bytes_after_a_response_spoil_the_connection() {
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb|",
     ]);
     run(async move {
-        let (upstream, pool) = (Upstream::Tcp(address), Pool::new(hasty()));
+        let (upstream, pool) = (Upstream::Tcp(address), Pool::new(narrow()));
         for expected in [b"a", b"b"] {
             let response = pool.send(&upstream, get("/")).await.unwrap();
             assert_eq!(collect(response.into_body()).await.unwrap(), expected);
@@ -219,7 +218,7 @@ const STALE: &[&str] =
 fn a_stale_connection_is_retried_once_for_idempotent_requests() {
     let (address, connections) = scripted(STALE);
     run(async move {
-        let (upstream, pool) = (Upstream::Tcp(address), Pool::new(hasty()));
+        let (upstream, pool) = (Upstream::Tcp(address), Pool::new(narrow()));
         pool.send(&upstream, get("/")).await.unwrap();
         let response = pool.send(&upstream, get("/")).await.unwrap();
         assert_eq!(collect(response.into_body()).await.unwrap(), b"b");
@@ -232,7 +231,7 @@ fn what_may_have_been_worked_on_is_not_sent_again() {
     for streamed in [false, true] {
         let (address, connections) = scripted(STALE);
         run(async move {
-            let (upstream, pool) = (Upstream::Tcp(address), Pool::new(hasty()));
+            let (upstream, pool) = (Upstream::Tcp(address), Pool::new(narrow()));
             pool.send(&upstream, get("/")).await.unwrap();
             let second = if streamed {
                 request(Method::PUT, "/", Body::Stream(Box::new(Pieces(vec!["x"]))))
@@ -293,7 +292,7 @@ fn an_upgrade_joins_the_two_streams() {
     run(async {
         let mut asking = get("/upgrade");
         asking.upgrade = Some(UpgradeRequest { protocol: "websocket".into() });
-        let response = Pool::new(hasty()).send(&upstream, asking).await.unwrap();
+        let response = Pool::new(narrow()).send(&upstream, asking).await.unwrap();
         assert_eq!(
             (response.status().as_u16(), &response.headers()["upgrade"]),
             (101, &"websocket".parse().unwrap())
