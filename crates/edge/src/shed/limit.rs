@@ -40,8 +40,8 @@ const SMOOTHING: f64 = 0.3;
 /// learn anew. Their clocks may differ by a fraction of a second.
 pub fn next_half_minute(wall: Duration, now: Instant) -> Instant {
     let into = wall.as_nanos() % RELEARN.as_nanos();
-    // Less than 30 s in nanoseconds.
-    now + (RELEARN - Duration::from_nanos(into as u64))
+    // At most 30 s in nanoseconds.
+    now + Duration::from_nanos((RELEARN.as_nanos() - into) as u64)
 }
 
 /// The limit of one group, for one worker.

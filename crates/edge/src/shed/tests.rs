@@ -282,7 +282,7 @@ fn all_learn_at_the_next_full_half_minute() {
     assert_eq!(in_millis(1_700_000_000_250 - 20_000), 29_750);
     assert_eq!(in_millis(1_700_000_009_999), 1);
     // Those that start at other times, at two servers whose clocks differ by 50 ms, agree to within that.
-    let one = next_half_minute(Duration::from_millis(1_700_000_012_000), now);
+    let one = next_half_minute(Duration::from_secs(1_700_000_012), now);
     let later = now + Duration::from_secs(7);
     let other = next_half_minute(Duration::from_millis(1_700_000_019_050), later);
     assert_eq!(one - other, Duration::from_millis(50));

@@ -44,7 +44,9 @@ fn slow_upstreams_stay_at_work_and_what_is_too_much_is_refused_at_once() {
             })
         })
         .collect();
-    clients.into_iter().for_each(|client| client.join().unwrap());
+    for client in clients {
+        client.join().unwrap();
+    }
     let (good, refused) = (good.load(Ordering::Relaxed), refused.load(Ordering::Relaxed));
     let counted = |reason| {
         edge.metric(&format!("mainstay_edge_refusals_total{{route=\"all\",reason=\"{reason}\"}}")) as usize

@@ -89,7 +89,7 @@ fn plain_http_is_told_that_this_is_a_port_of_https() {
     let server = serving(&[authority.issue(&["a.test"])], ServerOptions::default());
     // In one piece, in single bytes, and with a body that is larger than what is read of it.
     let long =
-        [b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\n", &[b'x'; 1_000_000][..]]
+        [b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\n", &vec![b'x'; 1_000_000][..]]
             .concat();
     for (bytes, size) in
         [(&b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"[..], 100), (b"GET /", 1), (&long, 1 << 20)]
