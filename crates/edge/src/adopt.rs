@@ -17,6 +17,10 @@ const LOOKS: u32 = 10;
 /// An upstream that answers nothing for so long though requests wait is checked out of turn.
 const SILENCE: Duration = Duration::from_millis(300);
 
+/// With so many requests that wait, and as many times the usual latency without any answer, it is doubted.
+const SEVERAL: u32 = 2;
+const UNUSUAL: u32 = 10;
+
 /// Does what the control thread says, as long as both are there.
 pub(crate) async fn follow(worker: Weak<Worker>, mut messages: mpsc::UnboundedReceiver<ToWorker>) {
     while let Some(message) = messages.recv().await {
@@ -69,9 +73,13 @@ pub(crate) async fn observe(worker: Weak<Worker>) {
         looks += 1;
         for group in site.groups.values() {
             let roster = group.roster();
-            for member in &roster.members {
-                if member.is_silent_for(SILENCE, now) {
-                    worker.tell(&roster.shared, Event::Suspected(member.shared.id));
+            for (index, member) in roster.members.iter().enumerate() {
+                if let Some((silent, waiting)) = member.is_silent_for(SILENCE, now) {
+                    let usual = group.balancer.borrow().expected(index, now);
+                    let id = member.shared.id;
+                    let is_far_from_usual = waiting >= SEVERAL && silent >= usual * UNUSUAL;
+                    let event = if is_far_from_usual { Event::Silent(id) } else { Event::Suspected(id) };
+                    worker.tell(&roster.shared, event);
                 }
             }
             if looks % LOOKS == 0 {

@@ -1,6 +1,7 @@
 //! Active health checks: asks an upstream what its group's plan asks for, on a connection of its own.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use mainstay_http::pool::{Pool, PoolSettings, Protocol, Upstream};
 use mainstay_http::{Body, BodyStream, Interim, Request, Response};
 use mainstay_site::plan::edge::{HealthCheck, UpstreamProtocol};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 use crate::flight::Failed;
 use crate::health::Reason;
@@ -24,8 +26,14 @@ const BODY_BYTES: usize = 64 * 1024;
 pub(crate) struct Checker;
 
 impl Checker {
-    /// Checks the upstream at an index of a group.
-    pub(crate) async fn check(&self, group: &SharedGroup, index: usize) -> Result<(), Reason> {
+    /// Checks the upstream at an index of a group, within a limit; once it is told to hurry, within what that says.
+    pub(crate) async fn check(
+        &self,
+        group: &SharedGroup,
+        index: usize,
+        limit: Duration,
+        hurry: oneshot::Receiver<Duration>,
+    ) -> Result<(), Reason> {
         let (Some(plan), Some(upstream)) = (&group.plan.health, group.upstreams.get(index)) else {
             return Err(Reason::NoResult);
         };
@@ -33,7 +41,6 @@ impl Checker {
         if let Some(port) = plan.port {
             address.set_port(port);
         }
-        let limit = Duration::from_millis(plan.timeout_ms.max(1));
         let checked = async {
             match &plan.check {
                 HealthCheck::Tcp => connect(address).await,
@@ -47,7 +54,14 @@ impl Checker {
                 }
             }
         };
-        tokio::time::timeout(limit, checked).await.unwrap_or(Err(Reason::Timeout))
+        let mut checked = pin!(tokio::time::timeout(limit, checked));
+        let result = tokio::select! {
+            biased;
+            result = &mut checked => result,
+            Ok(limit) = hurry => tokio::time::timeout(limit, checked).await.and_then(|result| result),
+            else => return Err(Reason::NoResult),
+        };
+        result.unwrap_or(Err(Reason::Timeout))
     }
 }
 

@@ -43,6 +43,11 @@ impl Config {
         {
             return Err("the limits on clients are others; that takes a new process".to_owned());
         }
+        let proxies_matter = self.plan.connections_per_client > 0
+            || self.plan.listeners.iter().any(|listener| listener.proxy_protocol);
+        if proxies_matter && self.plan.trusted_proxies != next.plan.trusted_proxies {
+            return Err("the trusted proxies are others; that takes a new process".to_owned());
+        }
         if (&self.run, &self.log) != (&next.run, &next.log) {
             return Err("the folders are others; that takes a new process".to_owned());
         }

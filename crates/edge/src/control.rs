@@ -114,6 +114,10 @@ pub(crate) struct Control {
     metrics: Metrics,
     told: mpsc::Sender<Told>,
     checks: JoinSet<()>,
+    /// Checks under way, which can be told to hurry.
+    hurry: HashMap<UpstreamId, oneshot::Sender<Duration>>,
+    /// When upstreams last came up.
+    came_up: HashMap<UpstreamId, Instant>,
     checker: Checker,
     tls: Served,
     services: Services,
@@ -164,6 +168,8 @@ impl Control {
             metrics: start.metrics,
             told: start.told,
             checks: JoinSet::new(),
+            hurry: HashMap::new(),
+            came_up: HashMap::new(),
             checker: Checker,
             tls: start.tls,
             services: start.services,
@@ -238,6 +244,7 @@ impl Control {
                 self.judge(&group.plan.name, event, now);
             }
             Told::Checked(group, check, result) => {
+                self.hurry.remove(&check.upstream);
                 let name = group
                     .upstreams
                     .iter()
@@ -369,6 +376,10 @@ impl Control {
     fn follow_plan(&mut self, now: Instant) {
         let in_force = Arc::clone(&self.in_force);
         self.health.retain(|name, _| in_force.groups.contains_key(name));
+        let planned = |id: &UpstreamId| {
+            in_force.groups.values().any(|group| group.upstreams.iter().any(|upstream| upstream.id == *id))
+        };
+        self.came_up.retain(|id, _| planned(id));
         for (name, group) in &in_force.groups {
             let actions = if let Some(health) = self.health.get_mut(name) {
                 health.update(&group.plan, now)
@@ -385,7 +396,15 @@ impl Control {
 
     fn judge(&mut self, name: &str, event: Event, now: Instant) {
         if let Some(health) = self.health.get_mut(name) {
+            let doubted = if let Event::Silent(upstream) = event { Some(upstream) } else { None };
             let actions = health.handle(event, now);
+            if let Some(upstream) = doubted
+                && let Some(limit) = health.check_limit(upstream)
+                && let Some(hurry) = self.hurry.remove(&upstream)
+            {
+                // Nobody hears it if the check has just ended.
+                let _ = hurry.send(limit);
+            }
             self.act(name, actions);
         }
     }
@@ -417,7 +436,10 @@ impl Control {
                         self.tell_all(&ToWorker::Down(Arc::clone(&label), upstream));
                     }
                 }
-                Action::CameUp(upstream) => self.tell_all(&ToWorker::CameUp(Arc::clone(&label), upstream)),
+                Action::CameUp(upstream) => {
+                    self.came_up.insert(upstream, Instant::now());
+                    self.tell_all(&ToWorker::CameUp(Arc::clone(&label), upstream));
+                }
             }
         }
     }
@@ -444,8 +466,12 @@ impl Control {
         };
         let (told, group) = (self.told.clone(), Arc::clone(group));
         let checker = self.checker.clone();
+        let limit = self.health.get(&group.plan.name).and_then(|health| health.check_limit(check.upstream));
+        let limit = limit.unwrap_or(Duration::ZERO);
+        let (hurry, hurried) = oneshot::channel();
+        self.hurry.insert(check.upstream, hurry);
         self.checks.spawn_local(async move {
-            let result = checker.check(&group, index).await;
+            let result = checker.check(&group, index, limit, hurried).await;
             // The control thread reads for as long as it runs.
             let _ = told.send(Told::Checked(group, check, result)).await;
         });
@@ -524,6 +550,7 @@ impl Control {
             in_force: &self.in_force,
             health: &self.health,
             latencies: &self.latencies,
+            came_up: &self.came_up,
             digest: &self.digest,
             refusal: self.refusal.as_ref(),
             metrics: &self.metrics,

@@ -40,6 +40,8 @@ pub(crate) struct Record {
     pub(crate) group: Option<Rc<str>>,
     pub(crate) trip: Trip,
     pub(crate) cache: Option<&'static str>,
+    /// What the client is told of its rate limits: `RateLimit-Policy` and `RateLimit` of each.
+    pub(crate) rates: Vec<(HeaderValue, HeaderValue)>,
     /// Held until the response is complete.
     pub(crate) slot: Option<Slot>,
     status: u16,
@@ -66,6 +68,7 @@ impl Record {
             group: None,
             trip: Trip::new(started, request.tls.is_some()),
             cache: None,
+            rates: Vec::new(),
             slot: None,
             status: CLIENT_LEFT,
             bytes: 0,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use mainstay_http::access_log::{self, AccessLog, Writer};
 use mainstay_http::admin::{self, AdminSocket};
 use mainstay_http::metrics::{EngineMetrics, Registry};
+use mainstay_http::networks::Networks;
 use mainstay_http::request_id::{self, RequestIds};
 use mainstay_http::settings::{Limits, Timeouts};
 use mainstay_http::{Phase, Server as Engine, Settings, Shutdown};
@@ -195,6 +196,7 @@ impl Server {
         Site::check(&in_force, &metrics, now).map_err(Error::Config)?;
         in_force.settle();
         let tls = certificates::serve(&config).map_err(Error::Config)?;
+        let trusted = Networks::parse(&plan.trusted_proxies).map_err(Error::Config)?;
         let services = Services::new(plan, &tls).map_err(Error::Config)?;
         let sockets::Assigned { http: listeners, tcp } = sockets::assign(plan, sockets, &tls, &services)?;
         let writer = access_log::start(log_file(&config)).map_err(Error::System)?;
@@ -242,10 +244,13 @@ impl Server {
             told,
             shutdown: shutdown.clone(),
         };
-        let engine =
-            Engine::start(listeners, &settings(plan), &EngineMetrics::new(&registry), &shutdown, move |id| {
-                factory.worker(id.0)
-            });
+        let engine = Engine::start(
+            listeners,
+            &settings(plan, &trusted),
+            &EngineMetrics::new(&registry),
+            &shutdown,
+            move |id| factory.worker(id.0),
+        );
         let engine = engine.map_err(|error| {
             shutdown.end();
             Error::System(error)
@@ -382,12 +387,14 @@ fn log_file(config: &Config) -> PathBuf {
     folder.join("access.log")
 }
 
-fn settings(plan: &EdgePlan) -> Settings {
+fn settings(plan: &EdgePlan, trusted: &Networks) -> Settings {
     let limits = &plan.limits;
     let seconds = |count: u32| Duration::from_secs(u64::from(count));
     Settings {
         limits: Limits {
             connections: limits.connections as usize,
+            connections_per_client: plan.connections_per_client,
+            many_connections: trusted.clone(),
             head_bytes: limits.head.bytes() as usize,
             target_bytes: limits.head.bytes() as usize,
             headers: usize::from(limits.headers),
@@ -399,7 +406,8 @@ fn settings(plan: &EdgePlan) -> Settings {
             head: seconds(limits.head_timeout_secs),
             body: seconds(limits.body_timeout_secs),
             idle: seconds(limits.idle_timeout_secs),
-            drain: DRAIN.max(Duration::from_millis(plan.drain_ms)),
+            drain: DRAIN,
+            drain_tunnels: Some(Duration::from_millis(plan.drain_ms)),
             ..Timeouts::default()
         },
         ..Settings::default()

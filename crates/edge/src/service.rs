@@ -31,7 +31,7 @@ use crate::retry::Failure;
 use crate::route::Asked;
 use crate::site::{Action, Forward, Site};
 use crate::trip::{Journey, Trip};
-use crate::{pages, shed, target, trace};
+use crate::{pages, rate, shed, target, trace};
 
 /// Seconds after which a client that met a busy group may try again.
 const BUSY_SECS: u32 = 1;
@@ -119,6 +119,10 @@ impl Service for Edge {
                 }
             }
         };
+        for (policy, left) in record.rates.drain(..) {
+            response.headers_mut().append(rate::POLICY, policy);
+            response.headers_mut().append(rate::LEFT, left);
+        }
         record.route.response_edits.apply(response.headers_mut());
         response.headers_mut().insert(X_REQUEST_ID, record.id.clone());
         let status = response.status();
@@ -204,7 +208,11 @@ impl Worker {
         let known = Known { client: record.client, headers: &request.headers, path: &path.decoded };
         for rate in &route.rates {
             let key = rate.by.as_ref().map_or(0, |by| known.hash(by));
-            if let Some(seconds) = rate.table.check(key, record.started).retry_after_secs() {
+            let verdict = rate.table.check(key, record.started);
+            if let Ok(left) = HeaderValue::try_from(rate.fields.limit_field(&verdict)) {
+                record.rates.push((rate.policy.clone(), left));
+            }
+            if let Some(seconds) = verdict.retry_after_secs() {
                 let status = StatusCode::TOO_MANY_REQUESTS;
                 let retry_after_secs = Some(u32::try_from(seconds).unwrap_or(u32::MAX));
                 return Err(Refusal { status, reason: Some("rate"), retry_after_secs }.into());

@@ -15,7 +15,7 @@ use crate::cache::WorkerCache;
 use crate::fields::Edits;
 use crate::in_force::{InForce, Slots};
 use crate::metrics::{Metrics, RouteMetrics};
-use crate::rate::RateTable;
+use crate::rate::{RateFields, RateTable, policy_field};
 use crate::route::{Hosts, Routes};
 use crate::target::{self, Change};
 use crate::upstreams::Group;
@@ -61,6 +61,9 @@ pub(crate) struct Route {
 pub(crate) struct Rate {
     pub(crate) by: Option<HashKey>,
     pub(crate) table: Arc<RateTable>,
+    /// What clients are told of it.
+    pub(crate) policy: HeaderValue,
+    pub(crate) fields: RateFields,
 }
 
 /// What becomes of a request.
@@ -201,10 +204,12 @@ impl Route {
         let by = |name: &String| {
             in_force.plan.rates.iter().find(|rate| rate.name == *name).and_then(|rate| rate.by.clone())
         };
-        let rates = planned
-            .rates
-            .iter()
-            .filter_map(|name| Some(Rate { by: by(name), table: Arc::clone(in_force.rates.get(name)?) }));
+        let rates = planned.rates.iter().filter_map(|name| {
+            let table = Arc::clone(in_force.rates.get(name)?);
+            let policy = HeaderValue::try_from(policy_field(table.limit())).ok()?;
+            let fields = RateFields::new(table.limit());
+            Some(Rate { by: by(name), policy, fields, table })
+        });
         Ok(Self {
             name: planned.name.clone(),
             metrics: metrics.route(&planned.name),

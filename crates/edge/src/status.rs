@@ -1,14 +1,14 @@
 //! What the admin socket tells of the role's state.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mainstay_site::plan::edge::EdgeListener;
 use serde::Serialize;
 
-use crate::balance::UpstreamId;
+use crate::balance::{self, UpstreamId};
 use crate::control::Refusal;
-use crate::health::GroupHealth;
+use crate::health::{Fitness, GroupHealth};
 use crate::in_force::InForce;
 use crate::metrics::Metrics;
 
@@ -57,6 +57,8 @@ struct UpstreamStatus {
     /// Seconds in this state.
     since_secs: u64,
     weight: u32,
+    /// The weight that it has now: less than `weight` while it starts slowly, 0 while it gets no new requests.
+    effective_weight: f64,
     drain: bool,
     backup: bool,
     in_flight: i64,
@@ -71,6 +73,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) in_force: &'a InForce,
     pub(crate) health: &'a HashMap<String, GroupHealth>,
     pub(crate) latencies: &'a HashMap<UpstreamId, f64>,
+    pub(crate) came_up: &'a HashMap<UpstreamId, Instant>,
     pub(crate) digest: &'a str,
     pub(crate) refusal: Option<&'a Refusal>,
     pub(crate) metrics: &'a Metrics,
@@ -114,6 +117,13 @@ impl GroupStatus {
                 why: condition.describe(since, sources.now),
                 since_secs: sources.now.saturating_duration_since(since).as_secs(),
                 weight: planned.weight,
+                effective_weight: {
+                    let slow_start = Duration::from_millis(group.plan.slow_start_ms);
+                    let warmth =
+                        balance::warmth(sources.came_up.get(&shared.id).copied(), slow_start, sources.now);
+                    let gets_none = planned.drain || group.board.fitness(index) == Fitness::Unfit;
+                    if gets_none { 0.0 } else { (f64::from(planned.weight) * warmth * 10.0).round() / 10.0 }
+                },
                 drain: planned.drain,
                 backup: planned.backup,
                 in_flight: shared.in_flight.value(),

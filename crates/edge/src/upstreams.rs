@@ -59,6 +59,8 @@ pub(crate) struct Member {
     waiting: Cell<u32>,
     /// Since when it has answered nothing, while requests wait.
     silent_since: Cell<Option<Instant>>,
+    /// When the control thread was last told of that.
+    told_silent: Cell<Option<Instant>>,
 }
 
 /// An upstream with a place for a request.
@@ -190,6 +192,7 @@ impl Roster {
                     went_down: Notify::new(),
                     waiting: Cell::new(0),
                     silent_since: Cell::new(None),
+                    told_silent: Cell::new(None),
                 })
             })
         });
@@ -289,13 +292,15 @@ impl Member {
         }
     }
 
-    /// Whether it has answered nothing for so long though requests wait. Asked again it says so only after as long again.
-    pub(crate) fn is_silent_for(&self, limit: Duration, now: Instant) -> bool {
-        let silent =
-            self.silent_since.get().is_some_and(|since| now.saturating_duration_since(since) >= limit);
-        if silent {
-            self.silent_since.set(Some(now));
+    /// How long it has answered nothing though requests wait, if that is `limit` at least, and how many wait. Asked again
+    /// it says so only after as long again.
+    pub(crate) fn is_silent_for(&self, limit: Duration, now: Instant) -> Option<(Duration, u32)> {
+        let since = self.silent_since.get()?;
+        let told = self.told_silent.get().map_or(since, |told| told.max(since));
+        if now.saturating_duration_since(told) < limit {
+            return None;
         }
-        silent
+        self.told_silent.set(Some(now));
+        Some((now.saturating_duration_since(since), self.waiting.get()))
     }
 }

@@ -16,6 +16,7 @@ mod h2;
 mod interim;
 mod message;
 mod opening;
+mod per_client;
 mod rewound;
 mod shutdown;
 mod transport;

@@ -312,6 +312,7 @@ pub struct EngineMetrics {
     pub(crate) accepted: Counter,
     pub(crate) accept_errors: Counter,
     pub(crate) accept_paused: Counter,
+    pub(crate) client_refused: Counter,
     pub(crate) open: Gauge,
     pub(crate) in_flight: Gauge,
     pub(crate) requests: Counter,
@@ -331,6 +332,10 @@ impl EngineMetrics {
             accept_paused: registry.counter(
                 "http_accept_paused_total",
                 "Times that accepting paused because the connection limit was reached.",
+            ),
+            client_refused: registry.counter(
+                "http_client_connections_refused_total",
+                "Connections closed at once because their client had as many as it may.",
             ),
             open: registry.gauge("http_connections_open", "Connections that are open now."),
             in_flight: registry.gauge("http_engine_requests_in_flight", "Requests being answered now."),

@@ -1,5 +1,7 @@
 //! What comes before HTTP on a connection: a PROXY header, then a TLS handshake, both under one deadline.
 
+mod plain;
+
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -9,6 +11,7 @@ use std::task::Poll;
 use tokio::net::TcpStream;
 
 use crate::message::Peer;
+use crate::per_client::ClientPlace;
 use crate::proxy_protocol::{self, Header};
 use crate::tls::{self, HandshakeError, TlsStream};
 use crate::watch::{NEVER, Watch};
@@ -33,11 +36,12 @@ pub(crate) async fn open(
     options: &ListenerOptions,
     worker: &Rc<Worker>,
     watch: &Rc<Watch>,
-) -> Option<Opened> {
+) -> Option<(Opened, Option<ClientPlace>)> {
     let mut peer = Peer { address: Some(address), local: stream.local_addr().ok(), tls: None };
     watch.read_by.set(worker.watches.clock.after(worker.settings.timeouts.handshake));
     // Until it has proven to be worth it, it makes room for others.
     watch.idle.set(true);
+    let mut place = None;
     if let Some(trusted) = &options.proxy_protocol {
         if !trusted.contains(address.ip()) {
             worker.metrics.protocol_error("PROXY header from untrusted network");
@@ -63,11 +67,20 @@ pub(crate) async fn open(
             Header::Unix => (peer.address, peer.local) = (None, None),
             Header::Own => {}
         }
+        place = worker.enter(peer.address).ok()?;
     }
     let opened = match &options.tls {
         None => Opened::Plain(stream, peer),
         Some(tls) => {
             let metrics = &worker.metrics.tls;
+            if in_time(plain::is_http(&stream), worker, watch).await.unwrap_or(false) {
+                metrics.failed(&HandshakeError::PlainHttp);
+                tracing::debug!(peer = ?peer.address, "plain HTTP came to a port of HTTPS");
+                let date = worker.watches.clock.date();
+                // Within the time of the handshake; a client that does not listen is not waited for.
+                let _ = in_time(plain::refuse(stream, &date), worker, watch).await;
+                return None;
+            }
             let accepted = match in_time(tls::accept(stream, tls, metrics), worker, watch).await {
                 Ok(accepted) => accepted,
                 Err(Late::TimedOut) => Err(HandshakeError::TimedOut),
@@ -87,7 +100,7 @@ pub(crate) async fn open(
     };
     watch.read_by.set(NEVER);
     watch.idle.set(false);
-    Some(opened)
+    Some((opened, place))
 }
 
 /// Goes on until the connection's deadline, or for a moment once the server drains.

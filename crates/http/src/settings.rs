@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::networks::Networks;
+
 /// How a server behaves. The default suits a web server that faces the Internet.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
@@ -18,6 +20,11 @@ pub struct Settings {
 pub struct Limits {
     /// Open connections of the whole server; each worker takes its share of them.
     pub connections: usize,
+    /// Open connections of one client (IPv4: its address, IPv6: its /64), over all workers; 0: no limit. Behind a PROXY
+    /// header the client that it names counts.
+    pub connections_per_client: u32,
+    /// Clients without that limit: proxies, which carry many clients' requests.
+    pub many_connections: Networks,
     /// Bytes of a request head: request line and header fields.
     pub head_bytes: usize,
     /// Bytes of a request line.
@@ -38,6 +45,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 20_000,
+            connections_per_client: 0,
+            many_connections: Networks::default(),
             head_bytes: 32 * 1024,
             target_bytes: 16 * 1024,
             headers: 100,
@@ -67,6 +76,9 @@ pub struct Timeouts {
     pub drain_idle: Duration,
     /// From the start of draining until what is still open is cut off.
     pub drain: Duration,
+    /// The same for what left HTTP, such as `WebSocket`s; `None`: as all others. What shares an h2 connection with a
+    /// `WebSocket` is kept with it.
+    pub drain_tunnels: Option<Duration>,
 }
 
 /// How exact the timeouts are: one tick per worker serves all its connections, so that a request costs no timer.
@@ -82,6 +94,7 @@ impl Default for Timeouts {
             write: Duration::from_secs(30),
             drain_idle: Duration::from_secs(1),
             drain: Duration::from_secs(30),
+            drain_tunnels: None,
         }
     }
 }

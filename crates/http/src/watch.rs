@@ -9,6 +9,7 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 use crate::date::{self, HttpDate};
 use crate::settings::TICK;
@@ -68,6 +69,10 @@ pub(crate) struct Watch {
     pub(crate) write_by: Cell<u64>,
     /// Whether it waits for a next request: such a connection may be closed to make room.
     pub(crate) idle: Cell<bool>,
+    /// How much on it left HTTP: the connection itself, or streams of h2.
+    pub(crate) tunnels: Cell<u32>,
+    /// Cuts it off, as long as it is open.
+    pub(crate) cut: RefCell<Option<AbortHandle>>,
     task: RefCell<Option<Waker>>,
     body: RefCell<Option<Waker>>,
 }
@@ -118,6 +123,8 @@ impl Watches {
             read_by: Cell::new(NEVER),
             write_by: Cell::new(NEVER),
             idle: Cell::new(false),
+            tunnels: Cell::new(0),
+            cut: RefCell::default(),
             task: RefCell::default(),
             body: RefCell::default(),
         });
@@ -158,6 +165,13 @@ impl Watches {
         for watch in self.entries.borrow().iter() {
             watch.wake();
         }
+    }
+
+    /// Cuts off all connections on which there is only HTTP. Answers how many.
+    pub(crate) fn cut_http(&self) -> usize {
+        let entries = self.entries.borrow();
+        let http = entries.iter().filter(|watch| watch.tunnels.get() == 0);
+        http.filter_map(|watch| watch.cut.take()).inspect(AbortHandle::abort).count()
     }
 
     /// Asks one idle connection to close. Answers whether there was one.

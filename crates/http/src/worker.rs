@@ -1,7 +1,7 @@
 //! Workers: one thread per core, each with a runtime, listening sockets, a service and connections of its own.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::{LocalOptions, LocalRuntime};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::Service;
@@ -22,6 +23,7 @@ use crate::message::Peer;
 use crate::metrics::EngineMetrics;
 use crate::networks::Networks;
 use crate::opening::{self, Opened};
+use crate::per_client::{ClientPlace, Clients};
 use crate::settings::{Settings, TICK};
 use crate::shutdown::{Phase, Shutdown};
 use crate::tls::{Alpn, ServerTls};
@@ -76,13 +78,18 @@ impl Server {
         let factory = Arc::new(factory);
         let mut settings = settings.clone();
         settings.limits.connections = settings.limits.connections.div_ceil(listeners.len().max(1));
+        let limits = &settings.limits;
+        let clients = Clients::new(limits.connections_per_client, &limits.many_connections);
         let mut threads = Vec::new();
         for (number, listeners) in listeners.into_iter().enumerate() {
             let runtime = Arc::clone(&factory);
             let (settings, metrics, shutdown_here) = (settings.clone(), metrics.clone(), shutdown.clone());
+            let clients = clients.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                 let id = WorkerId(number);
-                if let Err(error) = run(id, listeners, settings, metrics, &shutdown_here, &*runtime) {
+                if let Err(error) =
+                    run(id, listeners, Worker::of(settings, metrics, clients), &shutdown_here, &*runtime)
+                {
                     tracing::error!(worker = number, %error, "a worker failed; the server stops");
                     shutdown_here.drain();
                 }
@@ -118,8 +125,7 @@ impl Server {
 fn run<S: Service, F: Fn(WorkerId) -> S>(
     id: WorkerId,
     listeners: Vec<Listener>,
-    settings: Settings,
-    metrics: EngineMetrics,
+    worker: impl FnOnce() -> Worker,
     shutdown: &Shutdown,
     factory: &F,
 ) -> io::Result<()> {
@@ -127,7 +133,7 @@ fn run<S: Service, F: Fn(WorkerId) -> S>(
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let listeners = listeners.into_iter().map(Accepting::new).collect::<io::Result<Vec<_>>>()?;
-        serve_on(listeners, settings, metrics, shutdown, Rc::new(factory(id))).await;
+        serve_on(listeners, Rc::new(worker()), shutdown, Rc::new(factory(id))).await;
         Ok(())
     })
 }
@@ -139,6 +145,10 @@ pub(crate) struct Worker {
     pub(crate) watches: Watches,
     pub(crate) draining: Cell<bool>,
     pub(crate) draining_since_ms: Cell<u64>,
+    clients: Option<Arc<Clients>>,
+    /// The time of what left HTTP is over.
+    tunnels_over: Cell<bool>,
+    tunnels_end: Notify,
     buffers: RefCell<Vec<BytesMut>>,
 }
 
@@ -148,15 +158,65 @@ const SPARE_BUFFERS: usize = 256;
 const SPARE_BUFFER_BYTES: usize = 64 * 1024;
 
 impl Worker {
-    fn new(settings: Settings, metrics: EngineMetrics) -> Rc<Self> {
-        Rc::new(Self {
+    /// What makes a worker on its own thread.
+    fn of(
+        settings: Settings,
+        metrics: EngineMetrics,
+        clients: Option<Arc<Clients>>,
+    ) -> impl FnOnce() -> Self {
+        move || Self {
             settings,
             metrics,
             watches: Watches::new(),
             draining: Cell::new(false),
             draining_since_ms: Cell::new(0),
+            clients,
+            tunnels_over: Cell::new(false),
+            tunnels_end: Notify::new(),
             buffers: RefCell::default(),
-        })
+        }
+    }
+
+    /// Takes a place for a connection of this client. `Err`: it has as many as it may, which was counted.
+    pub(crate) fn enter(&self, client: Option<SocketAddr>) -> Result<Option<ClientPlace>, ()> {
+        let (Some(clients), Some(client)) = (&self.clients, client) else { return Ok(None) };
+        clients.enter(client.ip()).map_err(|_| self.metrics.client_refused.inc())
+    }
+
+    /// Runs what left HTTP on a connection, until it ends or its time is over while the server drains.
+    pub(crate) async fn tunnel(&self, watch: &Watch, task: impl Future<Output = ()>) {
+        let over = self.tunnels_end.notified();
+        if self.tunnels_over.get() {
+            return;
+        }
+        watch.tunnels.update(|tunnels| tunnels + 1);
+        tokio::select! {
+            () = task => {}
+            () = over => {}
+        }
+        watch.tunnels.update(|tunnels| tunnels - 1);
+    }
+
+    /// While it drains: cuts off what takes too long. Never ends before all of it is cut off.
+    async fn cut_off(&self) {
+        let began = tokio::time::Instant::now();
+        let http = self.settings.timeouts.drain;
+        let tunnels = self.settings.timeouts.drain_tunnels.unwrap_or(http);
+        let cut_tunnels = || {
+            self.tunnels_over.set(true);
+            self.tunnels_end.notify_waiters();
+        };
+        if tunnels < http {
+            tokio::time::sleep_until(began + tunnels).await;
+            cut_tunnels();
+        }
+        tokio::time::sleep_until(began + http).await;
+        let cut = self.watches.cut_http();
+        if cut > 0 {
+            tracing::warn!(connections = cut, "connections were still open at the end of the drain limit");
+        }
+        tokio::time::sleep_until(began + tunnels.max(http)).await;
+        cut_tunnels();
     }
 
     pub(crate) fn take_buffer(&self) -> BytesMut {
@@ -197,11 +257,16 @@ impl Drop for InFlight {
 }
 
 /// Counts a connection as open as long as it lives.
-struct Open(Rc<Worker>);
+struct Open {
+    worker: Rc<Worker>,
+    watch: Rc<Watch>,
+    _place: Option<ClientPlace>,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.metrics.open.add(-1);
+        self.watch.cut.take();
+        self.worker.metrics.open.add(-1);
     }
 }
 
@@ -253,12 +318,10 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
 async fn serve_on<S: Service>(
     listeners: Vec<Accepting>,
-    settings: Settings,
-    metrics: EngineMetrics,
+    worker: Rc<Worker>,
     shutdown: &Shutdown,
     service: Rc<S>,
 ) {
-    let worker = Worker::new(settings, metrics);
     let mut tasks: JoinSet<()> = JoinSet::new();
     let ticker = Rc::clone(&worker);
     let mut ticks = JoinSet::new();
@@ -279,9 +342,7 @@ async fn serve_on<S: Service>(
     tokio::select! {
         () = finished => {}
         () = shutdown.reached(Phase::Ended) => {}
-        () = tokio::time::sleep(worker.settings.timeouts.drain) => {
-            tracing::warn!("connections were still open at the end of the drain limit");
-        }
+        () = worker.cut_off() => {}
     }
     tasks.shutdown().await;
     ticks.shutdown().await;
@@ -316,23 +377,34 @@ async fn accept<S: Service>(
                     make_room(worker, tasks, most).await;
                 }
                 worker.metrics.accepted.inc();
+                // Behind a PROXY header another client counts, who is not known yet.
+                let client = match &accepted {
+                    Accepted::Tcp(_, peer) => Some(*peer),
+                    Accepted::TcpWith(_, peer, options) => {
+                        Some(*peer).filter(|_| options.proxy_protocol.is_none())
+                    }
+                    Accepted::Unix(_) => None,
+                };
+                let Ok(place) = worker.enter(client) else { continue };
                 worker.metrics.open.add(1);
-                let open = Open(Rc::clone(worker));
                 let watch = worker.watches.join();
+                let open = Open { worker: Rc::clone(worker), watch: Rc::clone(&watch), _place: place };
+                let watched = Rc::clone(&watch);
                 let (worker, service) = (Rc::clone(worker), Rc::clone(service));
-                match accepted {
+                let cut = match accepted {
                     Accepted::Tcp(stream, peer) => {
                         // Without it a response could wait for the acknowledgement of its head.
                         let _ = stream.set_nodelay(true);
                         let peer = Peer { address: Some(peer), local: stream.local_addr().ok(), tls: None };
-                        tasks.spawn_local(connection(stream, peer, worker, watch, service, open));
+                        tasks.spawn_local(connection(stream, peer, worker, watch, service, open))
                     }
                     Accepted::TcpWith(stream, peer, options) => {
                         let _ = stream.set_nodelay(true);
                         tasks.spawn_local(async move {
                             // What only a handshake needs is given back after it.
                             let opened = Box::pin(opening::open(stream, peer, &options, &worker, &watch));
-                            let Some(opened) = opened.await else { return };
+                            let Some((opened, place)) = opened.await else { return };
+                            let _place = place;
                             match opened {
                                 Opened::Plain(stream, peer) => {
                                     connection(stream, peer, worker, watch, service, open).await;
@@ -345,12 +417,13 @@ async fn accept<S: Service>(
                                     connection(stream, peer, worker, watch, service, open).await;
                                 }
                             }
-                        });
+                        })
                     }
                     Accepted::Unix(stream) => {
-                        tasks.spawn_local(connection(stream, Peer::default(), worker, watch, service, open));
+                        tasks.spawn_local(connection(stream, Peer::default(), worker, watch, service, open))
                     }
-                }
+                };
+                watched.cut.replace(Some(cut));
             }
             Err(error) => {
                 worker.metrics.accept_errors.inc();

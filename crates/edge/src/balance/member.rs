@@ -65,6 +65,17 @@ impl Tier {
     }
 }
 
+/// The share of its weight that an upstream has which came up then, in thousandths.
+pub(super) fn warmth(came_up: Option<Instant>, slow_start: Duration, now: Instant) -> u64 {
+    let Some(came_up) = came_up else { return WHOLE };
+    let up_for = now.saturating_duration_since(came_up);
+    if up_for >= slow_start {
+        return WHOLE;
+    }
+    let grown = (WHOLE - FIRST_SHARE) as f64 * up_for.as_secs_f64() / slow_start.as_secs_f64();
+    FIRST_SHARE + grown as u64
+}
+
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) id: UpstreamId,
@@ -122,13 +133,7 @@ impl Member {
 
     /// The share of its weight that it has, in thousandths.
     pub(super) fn warmth(&self, slow_start: Duration, now: Instant) -> u64 {
-        let Some(came_up) = self.came_up else { return WHOLE };
-        let up_for = now.saturating_duration_since(came_up);
-        if up_for >= slow_start {
-            return WHOLE;
-        }
-        let grown = (WHOLE - FIRST_SHARE) as f64 * up_for.as_secs_f64() / slow_start.as_secs_f64();
-        FIRST_SHARE + grown as u64
+        warmth(self.came_up, slow_start, now)
     }
 
     pub(super) fn effective_weight(&self, slow_start: Duration, now: Instant) -> u64 {

@@ -100,6 +100,11 @@ pub struct Balancer {
     panics: u64,
 }
 
+/// The share of its weight, from a tenth to 1, that an upstream has which came up then.
+pub fn warmth(came_up: Option<Instant>, slow_start: Duration, now: Instant) -> f64 {
+    member::warmth(came_up, slow_start, now) as f64 / member::WHOLE as f64
+}
+
 impl Balancer {
     /// A balancer of a group whose upstreams are all taken to be warm. Workers give different seeds.
     pub fn new(group: &UpstreamGroup, seed: u64) -> Self {
@@ -206,6 +211,12 @@ impl Balancer {
     /// What was seen since the last call.
     pub fn summaries(&mut self) -> impl Iterator<Item = Summary> + '_ {
         self.members.iter_mut().filter_map(Member::take_summary)
+    }
+
+    /// How long an upstream may be expected to take for a response's head.
+    pub fn expected(&self, index: usize, now: Instant) -> Duration {
+        // An average of durations is one.
+        Duration::try_from_secs_f64(self.members[index].average.estimate(&self.mean, now)).unwrap_or_default()
     }
 
     /// Requests in flight at an upstream, from this worker.

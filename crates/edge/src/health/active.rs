@@ -13,6 +13,12 @@ const QUICKEST: Duration = Duration::from_millis(50);
 const QUICK: Duration = Duration::from_secs(1);
 /// How long after it went down an upstream is checked quickly.
 const FRESHLY_DOWN: Duration = Duration::from_secs(30);
+/// While an upstream is doubted, a check may take so many times what one usually takes there,
+const DOUBTED_TIMES: u32 = 10;
+/// and so long in any case, if the plan's limit is not shorter.
+const DOUBTED: Duration = Duration::from_millis(250);
+/// How much the duration of a check counts for what is usual.
+const USUAL_SHARE: f64 = 0.2;
 /// A check of which nothing is heard for this many times its timeout has failed.
 const LOST: u32 = 2;
 
@@ -44,6 +50,10 @@ pub struct ActiveHealth {
     next: Instant,
     /// Trouble was seen while a check was under way.
     suspected: bool,
+    /// It answers nothing at all to requests, for far longer than usual; until a check passes.
+    doubted: bool,
+    /// How long checks that passed took on average.
+    usual: Option<Duration>,
     number: u64,
 }
 
@@ -62,6 +72,8 @@ impl ActiveHealth {
             last_began: None,
             next: now,
             suspected: false,
+            doubted: false,
+            usual: None,
             number: 0,
         };
         machine.replan(plan);
@@ -110,6 +122,11 @@ impl ActiveHealth {
     /// A check passed. Returns when it began, unless it is an old one that no longer counts.
     pub fn passed(&mut self, number: u64, random: &mut Random, now: Instant) -> Option<Instant> {
         let began = self.ended(number)?;
+        self.doubted = false;
+        let took = now.saturating_duration_since(began);
+        self.usual = Some(
+            self.usual.map_or(took, |usual| usual.mul_f64(1.0 - USUAL_SHARE) + took.mul_f64(USUAL_SHARE)),
+        );
         match self.state {
             CheckedState::Unchecked => self.enter(CheckedState::Up, now),
             CheckedState::Up => self.against = 0,
@@ -158,6 +175,23 @@ impl ActiveHealth {
         }
         let allowed = self.last_began.map_or(now, |began| began + QUICKEST.min(self.interval));
         self.next = self.next.min(allowed.max(now));
+    }
+
+    /// It has answered no request for far longer than usual: until a check passes, checks have less time.
+    pub fn doubt(&mut self, now: Instant) {
+        self.doubted = true;
+        self.suspect(now);
+    }
+
+    /// How long a check that begins now may take. One that is well and then doubted, or just failed a check, is given
+    /// many times what is usual there, and no more: a frozen one would cost a whole timeout each time.
+    pub fn limit(&self) -> Duration {
+        match (&self.state, self.usual) {
+            (CheckedState::Up, Some(usual)) if self.doubted => {
+                (usual * DOUBTED_TIMES).max(DOUBTED).min(self.timeout)
+            }
+            _ => self.timeout,
+        }
     }
 
     fn ended(&mut self, number: u64) -> Option<Instant> {

@@ -31,6 +31,8 @@ pub enum Event {
     Refused(UpstreamId, Reason),
     /// A worker waits for a response for longer than is usual there.
     Suspected(UpstreamId),
+    /// A worker has got no response at all for far longer than is usual there, though several requests wait.
+    Silent(UpstreamId),
     /// A request failed at a worker, which saw so many failures in a row
     /// ([`Balancer::finished`](crate::balance::Balancer::finished)).
     Failed {
@@ -158,6 +160,11 @@ impl GroupHealth {
         (&member.condition, self.since(index, member))
     }
 
+    /// How long a check of this upstream may take that begins now, or that is under way when it is doubted.
+    pub fn check_limit(&self, upstream: UpstreamId) -> Option<std::time::Duration> {
+        self.members[self.index(upstream)?].active.as_ref().map(ActiveHealth::limit)
+    }
+
     /// Upstreams that are fit.
     pub fn fit(&self) -> usize {
         self.members.iter().filter(|member| member.eligible && member.fitness != Fitness::Unfit).count()
@@ -174,6 +181,13 @@ impl GroupHealth {
                     self.index(upstream).and_then(|index| self.members[index].active.as_mut())
                 {
                     active.suspect(now);
+                }
+            }
+            Event::Silent(upstream) => {
+                if let Some(active) =
+                    self.index(upstream).and_then(|index| self.members[index].active.as_mut())
+                {
+                    active.doubt(now);
                 }
             }
             Event::Failed { upstream, streak, reason } => {

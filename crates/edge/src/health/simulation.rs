@@ -242,6 +242,7 @@ impl World {
         let upstream = self.ids[index];
         match self.random.below(7) {
             0 => Event::Refused(upstream, Reason::Refused),
+            1 if self.random.below(2) == 0 => Event::Silent(upstream),
             1 => Event::Suspected(upstream),
             2 | 3 => Event::Failed {
                 upstream,

@@ -251,6 +251,56 @@ fn a_frozen_upstream_is_found_out_in_the_time_of_its_checks() {
 }
 
 #[test]
+fn a_frozen_upstream_with_requests_is_down_in_little_more_than_a_second() {
+    let mut plan = group(2, Some(CHECKS), None);
+    if let Some(health) = &mut plan.health {
+        (health.interval_ms, health.timeout_ms, health.fall) = (1000, 800, 3);
+    }
+    let mut world = World::up(&plan);
+    world.wait(Duration::from_secs(20), |_| true);
+    world.now += Duration::from_millis(300);
+    let frozen_at = world.now;
+    // Workers look every 100 ms, and doubt after 300 ms.
+    world.now += Duration::from_millis(400);
+    world.tell(Event::Silent(world.ids[0]));
+    assert_eq!(world.fitness(), [Fitness::Fit; 2], "being late is no proof");
+    let mut checks = 0;
+    while world.fitness()[0] == Fitness::Fit {
+        for check in std::mem::take(&mut world.checks) {
+            if check.upstream == world.ids[0] {
+                checks += 1;
+                world.now += world.health.check_limit(check.upstream).unwrap();
+                world.tell(Event::CheckFailed(check, Reason::Timeout));
+            } else {
+                world.tell(Event::CheckPassed(check));
+            }
+        }
+        if world.checks.is_empty() {
+            world.now = world.health.next_due().unwrap().max(world.now);
+            world.tell(Event::Due);
+        }
+    }
+    assert_eq!(checks, 3, "it takes as many failures as ever");
+    assert!(world.now - frozen_at < Duration::from_millis(1500), "{:?}", world.now - frozen_at);
+}
+
+#[test]
+fn one_that_is_doubted_but_answers_checks_stays_and_is_given_its_time_again() {
+    let mut world = World::up(&group(1, Some(CHECKS), None));
+    for _ in 0..50 {
+        world.now += Duration::from_millis(100);
+        world.tell(Event::Silent(world.ids[0]));
+        assert!(world.health.check_limit(world.ids[0]).unwrap() < Duration::from_secs(1));
+        world.now += Duration::from_millis(50);
+        for check in std::mem::take(&mut world.checks) {
+            world.tell(Event::CheckPassed(check));
+            assert_eq!(world.health.check_limit(check.upstream), Some(Duration::from_secs(1)));
+        }
+    }
+    assert_eq!(world.fitness(), [Fitness::Fit]);
+}
+
+#[test]
 fn a_check_without_a_result_has_failed() {
     let mut world = World::up(&group(1, Some(CHECKS), None));
     for _ in 0..CHECKS.fall {

@@ -18,8 +18,15 @@ mod tests;
 
 use std::time::Duration;
 
+use http::HeaderName;
+
 pub use self::field::{RateFields, policy_field};
 pub use self::table::RateTable;
+
+/// Tells what is allowed.
+pub const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// Tells what is left of it.
+pub const LEFT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Whether a request may come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -50,6 +50,27 @@ fn no_idempotent_request_fails_when_an_upstream_freezes() {
 }
 
 #[test]
+fn a_frozen_upstream_is_not_given_whole_timeouts_while_requests_wait_for_it() {
+    let (a, b) = (Origin::start("a"), Origin::start("b"));
+    let edge = Edge::with(&[&a, &b], |plan| {
+        let mut checks = health();
+        // By these alone it would take a minute, longer than anyone here is patient.
+        (checks.timeout_ms, checks.fall) = (20_000, 3);
+        plan.groups[0].health = Some(checks);
+        plan.groups[0].first_byte_ms = 60_000;
+    });
+    until("all are up", || ["a", "b"].iter().all(|name| edge.state(name) == "up"));
+    let load = Load::start(edge.address, 8);
+    load.pass(200);
+    a.is(Mood::Frozen);
+    let began = std::time::Instant::now();
+    until("it is found down", || edge.state("a") == "down");
+    println!("found down after {:?}", began.elapsed());
+    load.pass(300);
+    assert_eq!(load.stop(), Vec::<String>::new());
+}
+
+#[test]
 fn without_checks_a_dead_upstream_costs_no_request_either() {
     let (mut a, b) = (Origin::start("a"), Origin::start("b"));
     let edge = Edge::over(&[&a, &b]);

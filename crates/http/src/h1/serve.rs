@@ -100,7 +100,8 @@ pub(crate) async fn serve<T: Transport, S: Service>(
                 connection.watch.read_by.set(NEVER);
                 connection.watch.write_by.set(NEVER);
                 if let Some(io) = io {
-                    task(Box::new(Rewound::new(io, read))).await;
+                    let task = task(Box::new(Rewound::new(io, read)));
+                    connection.worker.tunnel(&connection.watch, task).await;
                 }
                 return End::Closed;
             }

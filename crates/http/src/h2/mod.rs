@@ -202,6 +202,7 @@ impl<T: Transport, S: Service> Serving<T, S> {
             respond,
             self.peer.clone(),
             Rc::clone(&self.worker),
+            Rc::clone(&self.watch),
             Rc::clone(&self.service),
         );
         let mut answer: Pin<Box<dyn Future<Output = ()>>> = Box::pin(answer);

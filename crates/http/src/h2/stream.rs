@@ -21,6 +21,7 @@ use crate::h1::fields;
 use crate::h1::head::Rejection;
 use crate::h1::respond::{self, Delimiter, hop_by_hop};
 use crate::message::{BodyStream, Peer};
+use crate::watch::Watch;
 use crate::websocket;
 use crate::worker::{InFlight, Worker};
 use crate::{Body, FileRange, Interim, Request, Response, Service, UpgradeRequest};
@@ -36,6 +37,7 @@ pub(crate) async fn answer<S: Service>(
     respond: SendResponse<Bytes>,
     peer: Peer,
     worker: Rc<Worker>,
+    watch: Rc<Watch>,
     service: Rc<S>,
 ) {
     let (mut head, body) = request.into_parts();
@@ -79,7 +81,7 @@ pub(crate) async fn answer<S: Service>(
     let Some(response) = response else { return };
     if let Some(task) = send(&respond, &worker, &method, response, tunnel).await {
         drop(in_flight);
-        task.await;
+        worker.tunnel(&watch, task).await;
     }
 }
 

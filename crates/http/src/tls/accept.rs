@@ -28,6 +28,9 @@ pub enum HandshakeError {
     /// The client sent more than a handshake may have.
     #[error("the client's handshake is larger than {HANDSHAKE_BYTES} bytes")]
     TooLarge,
+    /// The client speaks HTTP without TLS.
+    #[error("the client speaks plain HTTP")]
+    PlainHttp,
     /// It was not done in time.
     #[error("the handshake was not done in time")]
     TimedOut,
@@ -48,6 +51,7 @@ impl HandshakeError {
         match self {
             Self::UnknownName(_) => "unknown name",
             Self::TooLarge => "too large",
+            Self::PlainHttp => "plain HTTP",
             Self::TimedOut => "timed out",
             Self::Stopped => "server stops",
             Self::Io(_) => "connection broke",

@@ -63,7 +63,7 @@ fn what_is_no_handshake_or_too_large_a_one_is_cut_off() {
     let authority = Authority::new("a");
     let server = serving(&[authority.issue(&["a.test"])], ServerOptions::default());
     let mut plain = socket(&server);
-    plain.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
+    plain.write_all(b"\x05\x01\x00 nonsense").unwrap();
     let mut answer = Vec::new();
     let _ = plain.read_to_end(&mut answer);
     assert!(answer.first().is_none_or(|first| *first == 21), "an alert, or nothing: {answer:?}");
@@ -80,6 +80,55 @@ fn what_is_no_handshake_or_too_large_a_one_is_cut_off() {
     eventually("both are counted", || {
         let of = |reason| server.metric(&format!("http_tls_handshake_failures_total{{reason=\"{reason}\"}}"));
         of("no TLS") == "1" && of("too large") == "1"
+    });
+}
+
+#[test]
+fn plain_http_is_told_that_this_is_a_port_of_https() {
+    let authority = Authority::new("a");
+    let server = serving(&[authority.issue(&["a.test"])], ServerOptions::default());
+    // In one piece, in single bytes, and with a body that is larger than what is read of it.
+    let long =
+        [b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\n", &vec![b'x'; 1_000_000][..]]
+            .concat();
+    for (bytes, size) in
+        [(&b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"[..], 100), (b"GET /", 1), (&long, 1 << 20)]
+    {
+        let mut plain = socket(&server);
+        for piece in bytes.chunks(size) {
+            // The answer may be there, and the end, before all is sent.
+            let _ = plain.write_all(piece);
+        }
+        let mut answer = vec![0; 4096];
+        let mut read = 0;
+        while let Ok(count @ 1..) = plain.read(&mut answer[read..]) {
+            read += count;
+        }
+        let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
+        // A client that does not stop to send may lose the answer with the connection.
+        if bytes.len() < 1000 {
+            assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+            assert!(answer.contains("connection: close\r\n") && answer.contains("speaks HTTPS"), "{answer}");
+        }
+    }
+    eventually("all are counted", || {
+        server.metric("http_tls_handshake_failures_total{reason=\"plain HTTP\"}") == "3"
+    });
+}
+
+#[test]
+fn a_client_that_says_it_speaks_http_and_no_more_is_not_waited_for() {
+    let authority = Authority::new("a");
+    let mut settings = Settings::default();
+    settings.timeouts.handshake = Duration::from_millis(300);
+    let server = serving_with(&settings, &[authority.issue(&["a.test"])], ServerOptions::default());
+    let mut plain = socket(&server);
+    plain.write_all(b"G").unwrap();
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    eventually("it is closed though the client keeps its side open", || {
+        server.metric("http_connections_open") == "0"
     });
 }
 

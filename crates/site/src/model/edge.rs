@@ -199,7 +199,7 @@ impl Default for HealthSettings {
             body: None,
             port: None,
             interval: Duration::from_secs(1),
-            timeout: Duration::from_secs(1),
+            timeout: Duration::from_millis(800),
             rise: 2,
             fall: 3,
         }
