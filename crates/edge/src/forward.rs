@@ -143,12 +143,13 @@ pub(crate) async fn send(
     let mut stuck_to = place.stuck_to;
     group.budget.borrow_mut().request(trip.started);
     loop {
-        let chosen = match stuck_to.take().and_then(|index| group.choose_sticky(index, Instant::now())) {
-            Some(chosen) => chosen,
-            None => choose(group, key, &tried, trip).await?,
+        let now = Instant::now();
+        let (chosen, began) = match stuck_to.take().and_then(|index| group.choose_sticky(index, now)) {
+            Some(chosen) => (chosen, now),
+            None => choose(group, key, &tried, trip, now).await?,
         };
         let index = chosen.index;
-        let mut flight = Flight::begin(worker, group, chosen, Instant::now());
+        let mut flight = Flight::begin(worker, group, chosen, began);
         let member = Rc::clone(&flight.chosen.member);
         let roster = Rc::clone(&flight.chosen.roster);
         trip.journey.upstream = Some(Rc::clone(&member.name));
@@ -228,24 +229,25 @@ pub(crate) async fn send(
     }
 }
 
-/// Chooses an upstream; waits for one to have room.
+/// Chooses an upstream; waits for one to have room. Answers also when it was chosen.
 async fn choose(
     group: &Rc<Group>,
     key: Option<u64>,
     tried: &Tried,
     trip: &mut Trip,
-) -> Result<Chosen, Refusal> {
-    let began = Instant::now();
+    now: Instant,
+) -> Result<(Chosen, Instant), Refusal> {
     // Nobody overtakes those that wait.
     if !group.roster().shared.queue.is_used() {
-        match group.choose(key, tried, began) {
-            Ok(chosen) => return Ok(chosen),
+        match group.choose(key, tried, now) {
+            Ok(chosen) => return Ok((chosen, now)),
             Err(NoUpstream::Nobody) => return Err(Refusal::busy("no_upstream")),
             Err(NoUpstream::Full) => {}
         }
     }
     // Boxed, for it is rare: a request that need not wait does not carry its room along.
-    Box::pin(choose_later(group, key, tried, trip, began)).await
+    let chosen = Box::pin(choose_later(group, key, tried, trip, now)).await?;
+    Ok((chosen, Instant::now()))
 }
 
 /// Waits in the queue for an upstream to have room.

@@ -386,3 +386,23 @@ fn options() -> Response {
         .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use mainstay_http::{Request, Service};
+
+    use super::Edge;
+
+    fn size_of_future<F>(_of: impl FnOnce(Rc<Edge>, Request) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each connection carries room for one; what is moved is copied.
+    #[test]
+    fn a_request_is_a_small_future() {
+        let bytes = size_of_future(|edge: Rc<Edge>, request| edge.call(request));
+        assert!(bytes <= 6 * 1024, "{bytes}");
+    }
+}

@@ -30,8 +30,9 @@ use crate::{Body, Interim, Response, websocket};
 
 /// How long a body waits for the upstream's 100, when the client itself waits for one (RFC 9110, 10.1.1).
 pub(crate) const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
-/// Room for bytes that are read in one call.
-const READ_BYTES: usize = 64 * 1024;
+/// Room for bytes that are read in one call. With our own head before them they still fit into the 64 KiB that a TLS
+/// stream takes at once: a rest would be a record and a write of its own.
+const READ_BYTES: usize = 60 * 1024;
 
 /// Room for a head that is written.
 const HEAD_BYTES: usize = 768;
