@@ -59,9 +59,18 @@ fn is_lie(name: &str) -> bool {
 #[derive(Default)]
 pub(crate) struct AddressValues {
     last: RefCell<Option<(IpAddr, HeaderValue)>>,
+    port: RefCell<Option<(u16, HeaderValue)>>,
 }
 
 impl AddressValues {
+    fn of_port(&self, port: u16) -> HeaderValue {
+        let mut last = self.port.borrow_mut();
+        match &*last {
+            Some((known, value)) if *known == port => value.clone(),
+            _ => last.insert((port, HeaderValue::from(port))).1.clone(),
+        }
+    }
+
     fn of(&self, address: IpAddr) -> Option<HeaderValue> {
         let mut last = self.last.borrow_mut();
         if let Some((known, value)) = &*last
@@ -85,7 +94,7 @@ pub(crate) fn forward(headers: &mut HeaderMap, arrival: &Arrival<'_>, values: &A
     }
     let peer = arrival.peer.map(|peer| peer.to_canonical());
     let peer_value = peer.and_then(|peer| values.of(peer));
-    forwarded(headers, arrival, peer);
+    forwarded(headers, arrival, peer, peer_value.as_ref());
     if let Some(value) = &peer_value {
         let value = join(headers, &X_FORWARDED_FOR, value, arrival.trusted);
         headers.insert(X_FORWARDED_FOR, value);
@@ -97,14 +106,8 @@ pub(crate) fn forward(headers: &mut HeaderMap, arrival: &Arrival<'_>, values: &A
     if let Some(host) = arrival.host {
         headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
     }
-    let port = match arrival.port {
-        Some(80) => Some(HeaderValue::from_static("80")),
-        Some(443) => Some(HeaderValue::from_static("443")),
-        Some(port) => Some(HeaderValue::from(port)),
-        None => None,
-    };
-    if let Some(port) = port {
-        headers.entry(X_FORWARDED_PORT).or_insert(port);
+    if let Some(port) = arrival.port {
+        headers.entry(X_FORWARDED_PORT).or_insert_with(|| values.of_port(port));
     }
     headers.insert(X_REQUEST_ID, arrival.id.clone());
 }
@@ -161,15 +164,20 @@ fn join(headers: &HeaderMap, name: &HeaderName, value: &HeaderValue, keep: bool)
 }
 
 /// `Forwarded` (RFC 7239).
-fn forwarded(headers: &mut HeaderMap, arrival: &Arrival<'_>, peer: Option<IpAddr>) {
-    use std::io::Write as _;
+fn forwarded(
+    headers: &mut HeaderMap,
+    arrival: &Arrival<'_>,
+    peer: Option<IpAddr>,
+    address: Option<&HeaderValue>,
+) {
     let mut text: Vec<u8> = Vec::with_capacity(96);
-    // Writing to a Vec cannot fail.
-    let _ = match peer {
-        Some(IpAddr::V4(address)) => write!(text, "for={address};"),
-        Some(IpAddr::V6(address)) => write!(text, "for=\"[{address}]\";"),
-        None => write!(text, "for=unknown;"),
+    let (before, after): (&[u8], &[u8]) = match peer {
+        Some(IpAddr::V6(_)) => (b"for=\"[", b"]\";"),
+        _ => (b"for=", b";"),
     };
+    text.extend_from_slice(before);
+    text.extend_from_slice(address.map_or(b"unknown", HeaderValue::as_bytes));
+    text.extend_from_slice(after);
     if let Some(host) = arrival.host {
         text.extend_from_slice(b"host=\"");
         text.extend(host.as_bytes().iter().filter(|byte| !matches!(byte, b'"' | b'\\')));

@@ -1,14 +1,14 @@
 //! Forwards a request: chooses an upstream, waits for room, sends, and tries another one where that does no harm.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
-use mainstay_http::pool::{ClientError, Sent};
-use mainstay_http::tls::TlsInfo;
-use mainstay_http::{Body, Interim, Request, Response, UpgradeRequest};
+use mainstay_http::pool::{ClientError, Head, Sent};
+use mainstay_http::{Body, Interim, Request, Response};
 use mainstay_site::plan::edge::{BalancePlan, HashKey};
 
 use crate::balance::{self, NoUpstream, Tried};
@@ -29,7 +29,6 @@ pub(crate) struct Outgoing {
     version: Version,
     peer: Option<SocketAddr>,
     local: Option<SocketAddr>,
-    tls: Option<Rc<TlsInfo>>,
     host: Option<String>,
     protocol: Option<String>,
     interim: Interim,
@@ -45,7 +44,6 @@ impl Outgoing {
             version: request.version,
             peer: request.peer,
             local: request.local,
-            tls: request.tls,
             host: request.host,
             protocol: request.upgrade.map(|upgrade| upgrade.protocol),
             interim: request.interim,
@@ -53,19 +51,18 @@ impl Outgoing {
         }
     }
 
-    fn request(&self) -> Request {
-        Request {
-            method: self.method.clone(),
-            uri: self.uri.clone(),
+    /// What a try needs of it beside the body.
+    fn head(&self) -> Head<'_> {
+        Head {
+            method: &self.method,
+            uri: &self.uri,
             version: self.version,
-            headers: self.headers.clone(),
-            body: self.body.body(),
+            headers: &self.headers,
             peer: self.peer,
             local: self.local,
-            tls: self.tls.clone(),
-            host: self.host.clone(),
-            upgrade: self.protocol.clone().map(|protocol| UpgradeRequest { protocol }),
-            interim: self.interim.clone(),
+            host: self.host.as_deref(),
+            protocol: self.protocol.as_deref(),
+            interim: &self.interim,
         }
     }
 }
@@ -146,25 +143,27 @@ pub(crate) async fn send(
     let mut stuck_to = place.stuck_to;
     group.budget.borrow_mut().request(trip.started);
     loop {
-        let chosen = match stuck_to.take().and_then(|index| group.choose_sticky(index, Instant::now())) {
-            Some(chosen) => chosen,
-            None => choose(group, key, &tried, trip).await?,
+        let now = Instant::now();
+        let (chosen, began) = match stuck_to.take().and_then(|index| group.choose_sticky(index, now)) {
+            Some(chosen) => (chosen, now),
+            None => choose(group, key, &tried, trip, now).await?,
         };
         let index = chosen.index;
-        let mut flight = Flight::begin(worker, group, chosen, Instant::now());
+        let mut flight = Flight::begin(worker, group, chosen, began);
         let member = Rc::clone(&flight.chosen.member);
         let roster = Rc::clone(&flight.chosen.roster);
         trip.journey.upstream = Some(Rc::clone(&member.name));
         trip.journey.tries += 1;
         tried.insert(index);
+        let mut sending = pin!(roster.pool.send_head(&member.upstream, request.head(), request.body.body()));
         let sent = if idempotent {
             tokio::select! {
                 biased;
-                sent = roster.pool.send(&member.upstream, request.request()) => Some(sent),
+                sent = &mut sending => Some(sent),
                 () = member.went_down.notified() => None,
             }
         } else {
-            Some(roster.pool.send(&member.upstream, request.request()).await)
+            Some(sending.as_mut().await)
         };
         let now = Instant::now();
         let (failed, bytes_sent, answer) = match sent {
@@ -230,23 +229,36 @@ pub(crate) async fn send(
     }
 }
 
-/// Chooses an upstream; waits for one to have room.
+/// Chooses an upstream; waits for one to have room. Answers also when it was chosen.
 async fn choose(
     group: &Rc<Group>,
     key: Option<u64>,
     tried: &Tried,
     trip: &mut Trip,
-) -> Result<Chosen, Refusal> {
-    let began = Instant::now();
-    let shared = group.plan();
+    now: Instant,
+) -> Result<(Chosen, Instant), Refusal> {
     // Nobody overtakes those that wait.
-    if !shared.queue.is_used() {
-        match group.choose(key, tried, began) {
-            Ok(chosen) => return Ok(chosen),
+    if !group.roster().shared.queue.is_used() {
+        match group.choose(key, tried, now) {
+            Ok(chosen) => return Ok((chosen, now)),
             Err(NoUpstream::Nobody) => return Err(Refusal::busy("no_upstream")),
             Err(NoUpstream::Full) => {}
         }
     }
+    // Boxed, for it is rare: a request that need not wait does not carry its room along.
+    let chosen = Box::pin(choose_later(group, key, tried, trip, now)).await?;
+    Ok((chosen, Instant::now()))
+}
+
+/// Waits in the queue for an upstream to have room.
+async fn choose_later(
+    group: &Rc<Group>,
+    key: Option<u64>,
+    tried: &Tried,
+    trip: &mut Trip,
+    began: Instant,
+) -> Result<Chosen, Refusal> {
+    let shared = group.plan();
     let Some(_waiting) = shared.queue.join(shared.plan.queue) else {
         return Err(Refusal::busy("queue_full"));
     };

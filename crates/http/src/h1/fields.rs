@@ -221,13 +221,16 @@ pub(crate) fn allowed_trailers(mut trailers: HeaderMap) -> HeaderMap {
     trailers
 }
 
+/// Room for fields that are added on the way, such as those of a proxy: a map that grows is filled anew.
+const MORE_FIELDS: usize = 12;
+
 /// Turns what httparse found into a map whose values share `block`, the bytes they were found in.
 pub(crate) fn to_map(
     fields: &[httparse::Header<'_>],
     head: &[u8],
     block: &bytes::Bytes,
 ) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
+    let mut headers = HeaderMap::with_capacity(fields.len() + MORE_FIELDS);
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
         // Both lie in one allocation, so the difference of the addresses is the offset.

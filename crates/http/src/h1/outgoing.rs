@@ -12,6 +12,9 @@ const COPY_BYTES: usize = 8 * 1024;
 /// From this size on the buffer is full and has to be written first.
 const FULL_BYTES: usize = 32 * 1024;
 
+/// A kept connection keeps a buffer up to this size.
+const KEPT_BYTES: usize = 2 * 1024;
+
 /// What waits to be written.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
@@ -39,6 +42,13 @@ impl Outgoing {
     /// Whether nothing more may be added before some of it is written.
     pub(crate) fn is_full(&self) -> bool {
         !self.large.is_empty() || !self.tail.is_empty() || self.buffer.len() >= FULL_BYTES
+    }
+
+    /// Gives up a buffer that grew beyond what most messages need.
+    pub(crate) fn shrink(&mut self) {
+        if self.buffer.capacity() > KEPT_BYTES {
+            self.buffer = Vec::new();
+        }
     }
 
     /// Adds a piece and what has to follow it. Must not be full.
@@ -95,6 +105,10 @@ impl Outgoing {
         self.written += of_head;
         let of_large = (count - of_head).min(self.large.len());
         self.large.advance(of_large);
+        if self.large.is_empty() {
+            // Also an empty rest holds the memory, which its owner may be about to read into again.
+            self.large = Bytes::new();
+        }
         self.tail = &self.tail[count - of_head - of_large..];
     }
 }

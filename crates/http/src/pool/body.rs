@@ -5,13 +5,16 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::exchange::{Exchange, OutboundStream, poll_read};
+use super::exchange::{Exchange, OutboundStream};
 use super::{ClientError, Home};
 use crate::h1::answer::ResponseFraming;
 use crate::h1::chunked::{ChunkDecoder, Decoded};
 use crate::h1::fields::Framing;
 use crate::message::BodyStream;
 use crate::{Body, BodyError};
+
+/// Up to this size a body in memory is copied out of the buffer that it was read into.
+const COPY_BYTES: usize = 8 * 1024;
 
 enum Rest {
     Length(u64),
@@ -47,7 +50,9 @@ impl UpstreamBody {
             ResponseFraming::UntilClose => Rest::UntilClose,
         };
         if let Some(length) = exchange.holds(framing) {
-            let bytes = exchange.input.split_to(length).freeze();
+            let bytes = exchange.input.split_to(length);
+            // A small body must not hold the whole buffer, which the next exchange reads into.
+            let bytes = if length <= COPY_BYTES { Bytes::copy_from_slice(&bytes) } else { bytes.freeze() };
             give_back(exchange, home, keep, request.as_ref());
             return if bytes.is_empty() { Body::Empty } else { Body::Full(bytes) };
         }
@@ -110,7 +115,7 @@ enum Step {
 /// Keeps a connection only if both messages are complete and nothing is left over.
 fn give_back(exchange: Exchange, home: Home, keep: bool, request: Option<&OutboundStream>) {
     if keep && exchange.is_sent(request) && exchange.input.is_empty() {
-        home.keep(exchange.io);
+        home.keep(exchange.into_link());
     }
 }
 
@@ -139,7 +144,7 @@ impl BodyStream for UpstreamBody {
             if let Err(ClientError::RequestBody(error)) = exchange.poll_send(cx, &mut self.request) {
                 return self.fail(error);
             }
-            match poll_read(exchange, cx) {
+            match exchange.poll_read(cx) {
                 Poll::Ready(Ok(0)) if matches!(self.rest, Rest::UntilClose) => {
                     self.connection = None;
                     return Poll::Ready(None);
@@ -150,12 +155,12 @@ impl BodyStream for UpstreamBody {
                 Poll::Pending => {
                     if !self.waiting {
                         self.waiting = true;
-                        exchange.deadline.set(exchange.settings.between_bytes);
+                        exchange.expect_more();
                     }
-                    if exchange.deadline.poll(cx).is_pending() {
+                    if exchange.poll_deadline(cx).is_pending() {
                         return Poll::Pending;
                     }
-                    let seconds = exchange.settings.between_bytes.as_secs() as u32;
+                    let seconds = exchange.between_bytes().as_secs() as u32;
                     return self.fail(BodyError::TimedOut { seconds });
                 }
             }

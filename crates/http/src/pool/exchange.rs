@@ -2,11 +2,12 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::header::{EXPECT, HOST};
+use http::header::{EXPECT, HOST, TE};
 use http::{HeaderValue, Method, Response as HttpResponse, StatusCode, Version};
 use tokio_util::io::poll_read_buf;
 
@@ -14,7 +15,7 @@ use super::body::UpstreamBody;
 use super::error::is_idempotent;
 use super::io::{Deadline, UpstreamIo};
 use super::splice::splice;
-use super::{ClientError, Home, PoolSettings, Sent};
+use super::{ClientError, Head, Home, Means, Sent};
 use crate::body::into_stream;
 use crate::h1::answer::{self, Malformed, ResponseFraming, ResponseHead};
 use crate::h1::chunked;
@@ -25,12 +26,16 @@ use crate::h1::respond::{hop_by_hop, put_decimal, put_field};
 use crate::interim::MOST_INTERIM;
 use crate::message::BodyStream;
 use crate::rewound::Rewound;
-use crate::{Body, Interim, Request, Response, websocket};
+use crate::{Body, Interim, Response, websocket};
 
 /// How long a body waits for the upstream's 100, when the client itself waits for one (RFC 9110, 10.1.1).
 pub(crate) const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
-/// Room for bytes that are read in one call.
-pub(crate) const READ_BYTES: usize = 16 * 1024;
+/// Room for bytes that are read in one call. With our own head before them they still fit into the 64 KiB that a TLS
+/// stream takes at once: a rest would be a record and a write of its own.
+const READ_BYTES: usize = 60 * 1024;
+
+/// Room for a head that is written.
+const HEAD_BYTES: usize = 768;
 
 /// A request as it is written to an upstream.
 pub(crate) struct Outbound {
@@ -41,7 +46,8 @@ pub(crate) struct Outbound {
     /// The client waits for 100 before it sends the body.
     expects: bool,
     interim: Interim,
-    head: Vec<u8>,
+    /// The body's length, where known.
+    length: Option<u64>,
     /// A body in memory, which can be sent again.
     full: bytes::Bytes,
     /// A body that can be sent only once.
@@ -58,60 +64,16 @@ pub(crate) struct OutboundStream {
 }
 
 impl Outbound {
-    pub(crate) fn new(request: Request) -> Self {
-        let mut head = Vec::with_capacity(512);
-        head.extend_from_slice(request.method.as_str().as_bytes());
-        head.push(b' ');
-        let target = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        head.extend_from_slice(target.as_bytes());
-        head.extend_from_slice(b" HTTP/1.1\r\n");
-        if !request.headers.contains_key(HOST) {
-            let authority = request.uri.authority().map(http::uri::Authority::as_str);
-            let host = authority.or(request.host.as_deref()).unwrap_or("localhost");
-            if let Ok(host) = HeaderValue::from_str(host) {
-                put_field(&mut head, &HOST, &host);
-            }
-        }
-        let expects = request.headers.contains_key(EXPECT)
-            && request.upgrade.is_none()
-            && request.body.length() != Some(0);
-        for (name, value) in &request.headers {
-            if !hop_by_hop(name) && *name != EXPECT {
-                put_field(&mut head, name, value);
-            }
-        }
-        if expects {
-            head.extend_from_slice(b"expect: 100-continue\r\n");
-        }
-        let mut made_key = None;
-        if let Some(upgrade) = &request.upgrade {
-            head.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
-            head.extend_from_slice(upgrade.protocol.as_bytes());
-            head.extend_from_slice(b"\r\n");
-            let keyless = request.version == Version::HTTP_2 && !request.headers.contains_key(websocket::KEY);
-            if keyless && websocket::is_asked_for(&upgrade.protocol) {
-                made_key = websocket::new_key();
-            }
-            if let Some(key) = &made_key {
-                put_field(&mut head, &websocket::KEY, key);
-            }
-        } else if fields::takes_trailers(&request.headers) {
-            head.extend_from_slice(b"connection: te\r\nte: trailers\r\n");
-        }
-        let length = request.body.length();
-        let may_be_bare =
-            matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE);
-        match length {
-            Some(0) if may_be_bare => {}
-            Some(length) => {
-                head.extend_from_slice(b"content-length: ");
-                put_decimal(&mut head, length);
-                head.extend_from_slice(b"\r\n");
-            }
-            None => head.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        }
-        head.extend_from_slice(b"\r\n");
-        let (full, stream) = match request.body {
+    pub(crate) fn new(head: Head<'_>, body: Body) -> Self {
+        let length = body.length();
+        let expects = head.protocol.is_none() && length != Some(0) && head.headers.contains_key(EXPECT);
+        // A WebSocket needs a key, which a client that speaks h2 does not send.
+        let keyless = head.version == Version::HTTP_2 && !head.headers.contains_key(websocket::KEY);
+        let made_key = head
+            .protocol
+            .filter(|protocol| keyless && websocket::is_asked_for(protocol))
+            .and_then(|_| websocket::new_key());
+        let (full, stream) = match body {
             Body::Full(bytes) => (bytes, None),
             Body::Empty | Body::Upgrade(_) => (bytes::Bytes::new(), None),
             body => (bytes::Bytes::new(), into_stream(body)),
@@ -123,15 +85,66 @@ impl Outbound {
             touched: false,
         });
         Self {
-            method: request.method,
-            upgrade: request.upgrade.is_some(),
+            method: head.method.clone(),
+            upgrade: head.protocol.is_some(),
             made_key,
             expects,
-            interim: request.interim,
-            head,
+            interim: head.interim.clone(),
+            length,
             full,
             stream,
         }
+    }
+
+    /// Writes the head.
+    fn put_head(&self, head: &Head<'_>, out: &mut Vec<u8>) {
+        out.reserve(HEAD_BYTES);
+        out.extend_from_slice(head.method.as_str().as_bytes());
+        out.push(b' ');
+        let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        out.extend_from_slice(target.as_bytes());
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        let (mut hosted, mut trailers) = (false, false);
+        for (name, value) in head.headers {
+            if hop_by_hop(name) {
+                trailers |= *name == TE;
+            } else if *name != EXPECT {
+                hosted |= *name == HOST;
+                put_field(out, name, value);
+            }
+        }
+        if !hosted {
+            let authority = head.uri.authority().map(http::uri::Authority::as_str);
+            let host = authority.or(head.host).unwrap_or("localhost");
+            if let Ok(host) = HeaderValue::from_str(host) {
+                put_field(out, &HOST, &host);
+            }
+        }
+        if self.expects {
+            out.extend_from_slice(b"expect: 100-continue\r\n");
+        }
+        if let Some(protocol) = head.protocol {
+            out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
+            out.extend_from_slice(protocol.as_bytes());
+            out.extend_from_slice(b"\r\n");
+            if let Some(key) = &self.made_key {
+                put_field(out, &websocket::KEY, key);
+            }
+        } else if trailers && fields::takes_trailers(head.headers) {
+            out.extend_from_slice(b"connection: te\r\nte: trailers\r\n");
+        }
+        let may_be_bare =
+            matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE);
+        match self.length {
+            Some(0) if may_be_bare => {}
+            Some(length) => {
+                out.extend_from_slice(b"content-length: ");
+                put_decimal(out, length);
+                out.extend_from_slice(b"\r\n");
+            }
+            None => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        }
+        out.extend_from_slice(b"\r\n");
     }
 
     /// Whether the request may be sent once more, after a kept connection turned out to be closed.
@@ -141,13 +154,25 @@ impl Outbound {
     }
 }
 
+/// A connection, and what stays with it from one exchange to the next.
+pub(crate) struct Link {
+    pub(crate) io: UpstreamIo,
+    /// Moved by each exchange; between them it may run out without harm.
+    deadline: Deadline,
+    output: Outgoing,
+}
+
+impl Link {
+    pub(crate) fn new(io: UpstreamIo, first_byte: Duration) -> Self {
+        Self { io, deadline: Deadline::new(first_byte), output: Outgoing::default() }
+    }
+}
+
 /// A connection with a request on it.
 pub(crate) struct Exchange {
-    pub(crate) io: UpstreamIo,
+    link: Box<Link>,
     pub(crate) input: BytesMut,
-    pub(crate) deadline: Deadline,
-    pub(crate) settings: PoolSettings,
-    output: Outgoing,
+    means: Rc<Means>,
     /// The body waits for 100, or for this; the bytes of a body in memory.
     held: Option<(Deadline, bytes::Bytes)>,
     scanner: HeadScanner,
@@ -161,20 +186,18 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub(crate) fn new(io: UpstreamIo, outbound: &Outbound, settings: &PoolSettings) -> Self {
-        let mut output = Outgoing::default();
-        output.buffer.extend_from_slice(&outbound.head);
+    pub(crate) fn new(mut link: Box<Link>, outbound: &Outbound, head: &Head<'_>, means: &Rc<Means>) -> Self {
+        outbound.put_head(head, &mut link.output.buffer);
+        link.deadline.set(means.settings.first_byte);
         let held = outbound.expects.then(|| (Deadline::new(CONTINUE_PATIENCE), outbound.full.clone()));
         if held.is_none() {
-            output.push(outbound.full.clone(), b"");
+            link.output.push(outbound.full.clone(), b"");
         }
         Self {
             held,
-            io,
+            link,
             input: BytesMut::new(),
-            deadline: Deadline::new(settings.first_byte),
-            settings: settings.clone(),
-            output,
+            means: Rc::clone(means),
             scanner: HeadScanner::default(),
             interim: 0,
             sent: 0,
@@ -220,8 +243,7 @@ impl Exchange {
                 }
                 continue;
             }
-            self.input.reserve(READ_BYTES);
-            match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input) {
+            match self.poll_read(cx) {
                 Poll::Ready(Ok(0) | Err(_)) if self.received => {
                     return Poll::Ready(Err(Malformed("the head is incomplete").into()));
                 }
@@ -231,9 +253,9 @@ impl Exchange {
                 }
                 Poll::Ready(Ok(_)) => self.received = true,
                 Poll::Pending => {
-                    return match self.deadline.poll(cx) {
+                    return match self.link.deadline.poll(cx) {
                         Poll::Ready(()) => {
-                            let (after, sent) = (self.settings.first_byte, self.sent(outbound));
+                            let (after, sent) = (self.means.settings.first_byte, self.sent(outbound));
                             Poll::Ready(Err(ClientError::TimedOut { after, sent }))
                         }
                         Poll::Pending => Poll::Pending,
@@ -245,14 +267,16 @@ impl Exchange {
 
     fn parse_head(&mut self, method: &Method) -> Result<Option<ResponseHead>, Malformed> {
         match self.scanner.scan(&self.input).map_err(|_| Malformed("malformed line end"))? {
-            Scan::Complete { end, .. } if end > self.settings.head_bytes => Err(Malformed("head too large")),
+            Scan::Complete { end, .. } if end > self.means.settings.head_bytes => {
+                Err(Malformed("head too large"))
+            }
             Scan::Complete { start: 0, end } => {
                 let head = self.input.split_to(end);
                 self.scanner.reset();
                 answer::parse(&head, method).map(Some)
             }
             Scan::Complete { .. } => Err(Malformed("empty lines before the head")),
-            Scan::Partial { .. } if self.input.len() > self.settings.head_bytes => {
+            Scan::Partial { .. } if self.input.len() > self.means.settings.head_bytes => {
                 Err(Malformed("head too large"))
             }
             Scan::Partial { .. } => Ok(None),
@@ -274,7 +298,7 @@ impl Exchange {
             }
             let starved = match stream {
                 _ if self.held.is_some() => true,
-                Some(body) => match body.poll_fill(cx, &mut self.output)? {
+                Some(body) => match body.poll_fill(cx, &mut self.link.output)? {
                     Filled::Starved => true,
                     Filled::Enough => false,
                     Filled::Ended => {
@@ -284,13 +308,14 @@ impl Exchange {
                         false
                     }
                 },
-                None => self.output.is_empty(),
+                None => self.link.output.is_empty(),
             };
             let mut moved = 0;
-            let flushed = self.output.poll_flush(&mut self.io, cx, &mut moved);
+            let Link { io, output, .. } = &mut *self.link;
+            let flushed = output.poll_flush(io, cx, &mut moved);
             if moved > 0 {
                 self.sent += moved;
-                self.deadline.set(self.settings.first_byte);
+                self.link.deadline.set(self.means.settings.first_byte);
             }
             match flushed {
                 Poll::Ready(Ok(())) if starved => return Ok(()),
@@ -305,7 +330,7 @@ impl Exchange {
     /// Sends the body that waited. Answers whether one did.
     fn let_go(&mut self) -> bool {
         let Some((_, full)) = self.held.take() else { return false };
-        self.output.push_later(full);
+        self.link.output.push_later(full);
         true
     }
 
@@ -320,15 +345,15 @@ impl Exchange {
 
     /// Whether all of the request was written.
     pub(crate) fn is_sent(&self, stream: Option<&OutboundStream>) -> bool {
-        stream.is_none() && self.held.is_none() && self.output.is_empty() && !self.write_ended
+        stream.is_none() && self.held.is_none() && self.link.output.is_empty() && !self.write_ended
     }
 
     /// Makes the response, whose body keeps the connection until it is complete.
     pub(crate) fn into_response(self, head: ResponseHead, outbound: Outbound, home: Home) -> Response {
         let body = match head.framing {
             _ if head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                let idle = self.settings.upgrade_idle;
-                let upstream = Rewound::new(self.io, self.input.freeze());
+                let idle = self.means.settings.upgrade_idle;
+                let upstream = Rewound::new(self.link.io, self.input.freeze());
                 Body::Upgrade(Box::new(move |client| {
                     Box::pin(async move {
                         // The permit is held as long as the connection is in use.
@@ -349,6 +374,42 @@ impl Exchange {
             response.headers_mut().insert(http::header::UPGRADE, protocol);
         }
         response
+    }
+
+    /// The connection, free for the next exchange.
+    pub(crate) fn into_link(mut self) -> Box<Link> {
+        self.link.output.shrink();
+        self.means.give_buffer(self.input);
+        self.link
+    }
+
+    /// Reads more. What waits with nothing read has no buffer: there may be thousands that wait.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let was_empty = self.input.is_empty();
+        if self.input.capacity() == 0 {
+            self.input = self.means.take_buffer();
+        }
+        self.input.reserve(READ_BYTES);
+        let read = poll_read_buf(Pin::new(&mut self.link.io), cx, &mut self.input);
+        if was_empty && read.is_pending() {
+            self.means.give_buffer(std::mem::take(&mut self.input));
+        }
+        read
+    }
+
+    /// How long the upstream may be silent within a body.
+    pub(crate) fn between_bytes(&self) -> Duration {
+        self.means.settings.between_bytes
+    }
+
+    /// Begins to wait for more of the body.
+    pub(crate) fn expect_more(&mut self) {
+        self.link.deadline.set(self.between_bytes());
+    }
+
+    /// Ready when the wait was too long.
+    pub(crate) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.link.deadline.poll(cx)
     }
 
     /// Whether the whole body is already here.
@@ -402,10 +463,4 @@ impl OutboundStream {
 
 fn wrong_length() -> ClientError {
     ClientError::RequestBody(io::Error::other("the body has not the length that was announced").into())
-}
-
-/// Reads more of a response's body into the exchange's buffer.
-pub(crate) fn poll_read(exchange: &mut Exchange, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    exchange.input.reserve(READ_BYTES);
-    poll_read_buf(Pin::new(&mut exchange.io), cx, &mut exchange.input)
 }

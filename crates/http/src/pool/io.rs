@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
-use crate::Request;
+use super::Head;
 use crate::client::Upstream;
 use crate::proxy_protocol::{self, Addresses, Version};
 use crate::tls::{self, Alpn, ClientTls, UpstreamTlsStream};
@@ -28,14 +28,14 @@ pub struct ConnectOptions {
 }
 
 /// The two ends of the client's connection, for a PROXY header.
-pub(crate) fn client_of(request: &Request) -> Option<Addresses> {
-    let source = request.peer?;
+pub(crate) fn client_of(head: &Head<'_>) -> Option<Addresses> {
+    let source = head.peer?;
     // Where the client connected to is not always known; the header has no way to leave it out.
     let nowhere = |source: SocketAddr| match source {
         SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
         SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),
     };
-    Some(Addresses { source, destination: request.local.unwrap_or_else(|| nowhere(source)) })
+    Some(Addresses { source, destination: head.local.unwrap_or_else(|| nowhere(source)) })
 }
 
 /// A stream to an upstream.

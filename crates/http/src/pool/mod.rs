@@ -17,17 +17,20 @@ mod stream_body;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
+use http::{HeaderMap, Method, Uri, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use crate::client::Upstream;
 use crate::proxy_protocol::Addresses;
-use crate::{Request, Response};
+use crate::{Body, Interim, Request, Response};
 pub use error::{ClientError, Sent};
-use exchange::{Exchange, Outbound};
+use exchange::{Exchange, Link, Outbound};
 pub use io::ConnectOptions;
 pub(crate) use io::Deadline;
 use io::UpstreamIo;
@@ -96,14 +99,77 @@ impl Default for PoolSettings {
     }
 }
 
+/// A request without its body, lent to the pool: whoever may send it again keeps it.
+#[derive(Clone, Copy)]
+pub struct Head<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The target.
+    pub uri: &'a Uri,
+    /// The version that the client spoke.
+    pub version: Version,
+    /// The header fields; those that belong to one connection are left out when they are sent.
+    pub headers: &'a HeaderMap,
+    /// The client's address, for a PROXY header.
+    pub peer: Option<SocketAddr>,
+    /// The address that the client connected to, for a PROXY header.
+    pub local: Option<SocketAddr>,
+    /// The host that is asked for, where neither a field nor the target names it.
+    pub host: Option<&'a str>,
+    /// The protocol that the client wants to change to.
+    pub protocol: Option<&'a str>,
+    /// The way for interim responses to the client.
+    pub interim: &'a Interim,
+}
+
+impl Request {
+    /// The head, to be lent, and the body.
+    fn lend(&mut self) -> (Head<'_>, Body) {
+        let body = std::mem::take(&mut self.body);
+        let head = Head {
+            method: &self.method,
+            uri: &self.uri,
+            version: self.version,
+            headers: &self.headers,
+            peer: self.peer,
+            local: self.local,
+            host: self.host.as_deref(),
+            protocol: self.upgrade.as_ref().map(|upgrade| upgrade.protocol.as_str()),
+            interim: &self.interim,
+        };
+        (head, body)
+    }
+}
+
 /// Connections of one worker to its upstreams. Clones are the same pool.
 #[derive(Clone)]
 pub struct Pool(Rc<Inner>);
 
 pub(crate) struct Inner {
-    settings: PoolSettings,
+    means: Rc<Means>,
     endpoints: RefCell<HashMap<Upstream, Rc<Endpoint>>>,
     sweeper: RefCell<Option<tokio::task::AbortHandle>>,
+}
+
+/// What exchanges need of their pool; they do not keep the pool itself alive.
+pub(crate) struct Means {
+    pub(crate) settings: PoolSettings,
+    /// Buffers for reading, for one exchange after the other.
+    buffers: RefCell<Vec<BytesMut>>,
+}
+
+impl Means {
+    pub(crate) fn take_buffer(&self) -> BytesMut {
+        self.buffers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes back a buffer without bytes in it.
+    pub(crate) fn give_buffer(&self, buffer: BytesMut) {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffer.capacity() > 0 && buffers.len() < SPARE_BUFFERS {
+            buffers.push(buffer);
+        }
+    }
 }
 
 /// What the pool knows of one upstream.
@@ -119,7 +185,7 @@ struct Endpoint {
 }
 
 struct Idle {
-    io: UpstreamIo,
+    link: Box<Link>,
     since: Instant,
 }
 
@@ -136,13 +202,17 @@ pub struct Counts {
     pub waiting: usize,
 }
 
+/// Buffers for reading that are kept. Neither connections without a request nor requests without a response have one.
+const SPARE_BUFFERS: usize = 16;
+
 /// Upstreams that a pool knows at once; whoever names more makes the oldest idle ones be forgotten.
 const UPSTREAMS: usize = 256;
 
 impl Pool {
     /// An empty pool.
     pub fn new(settings: PoolSettings) -> Self {
-        Self(Rc::new(Inner { settings, endpoints: RefCell::default(), sweeper: RefCell::default() }))
+        let means = Rc::new(Means { settings, buffers: RefCell::default() });
+        Self(Rc::new(Inner { means, endpoints: RefCell::default(), sweeper: RefCell::default() }))
     }
 
     /// Sends a request. With 101 the response's body is a [`Body::Upgrade`](crate::Body::Upgrade) that joins the
@@ -159,24 +229,51 @@ impl Pool {
     pub async fn send_holding(
         &self,
         upstream: &Upstream,
-        request: Request,
+        mut request: Request,
+        hold: Hold,
+    ) -> Result<Response, ClientError> {
+        let (head, body) = request.lend();
+        self.send_lent(upstream, head, body, hold).await
+    }
+
+    /// Like [`Pool::send`], for a request that stays with the caller but for its body.
+    pub async fn send_head(
+        &self,
+        upstream: &Upstream,
+        head: Head<'_>,
+        body: Body,
+    ) -> Result<Response, ClientError> {
+        self.send_lent(upstream, head, body, Hold::default()).await
+    }
+
+    async fn send_lent(
+        &self,
+        upstream: &Upstream,
+        head: Head<'_>,
+        body: Body,
         hold: Hold,
     ) -> Result<Response, ClientError> {
         let endpoint = self.endpoint(upstream);
-        if self.0.settings.protocol == Protocol::Http2 {
-            return self.send_on_stream(&endpoint, upstream, request, hold).await;
+        // What is rare or dear anyhow is boxed here and below, so that its room is not part of each request's future.
+        if self.0.means.settings.protocol == Protocol::Http2 {
+            return Box::pin(self.send_on_stream(&endpoint, upstream, head, body, hold)).await;
         }
-        let client = io::client_of(&request);
-        let mut outbound = Outbound::new(request);
-        let permit = self.permit(&endpoint).await?;
-        let mut kept = endpoint.take_idle(self.0.settings.idle);
+        let mut outbound = Outbound::new(head, body);
+        let permit = match Arc::clone(&endpoint.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => Box::pin(self.permit(&endpoint)).await?,
+        };
+        let mut kept = endpoint.take_idle(self.0.means.settings.idle);
         loop {
             let reused = kept.is_some();
-            let io = match kept.take() {
-                Some(io) => io,
-                None => self.connect(upstream, client).await?,
+            let link = match kept.take() {
+                Some(link) => link,
+                None => {
+                    let io = Box::pin(self.connect(upstream, io::client_of(&head))).await?;
+                    Box::new(Link::new(io, self.0.means.settings.first_byte))
+                }
             };
-            let mut exchange = Exchange::new(io, &outbound, &self.0.settings);
+            let mut exchange = Exchange::new(link, &outbound, &head, &self.0.means);
             match poll_fn(|cx| exchange.poll_head(cx, &mut outbound)).await {
                 Ok(head) => {
                     let home = Home {
@@ -198,12 +295,13 @@ impl Pool {
         &self,
         endpoint: &Endpoint,
         upstream: &Upstream,
-        request: Request,
+        head: Head<'_>,
+        body: Body,
         hold: Hold,
     ) -> Result<Response, ClientError> {
-        let settings = &self.0.settings;
-        let client = io::client_of(&request);
-        let mut asked = Asked::new(request);
+        let settings = &self.0.means.settings;
+        let client = io::client_of(&head);
+        let mut asked = Asked::new(head, body);
         let mut again = true;
         loop {
             let connect = || self.connect(upstream, client);
@@ -242,13 +340,15 @@ impl Pool {
     /// How many connections to an upstream this worker has.
     pub fn counts(&self, upstream: &Upstream) -> Counts {
         let endpoints = self.0.endpoints.borrow();
-        endpoints.get(upstream).map_or_else(Counts::default, |endpoint| endpoint.counts(&self.0.settings))
+        endpoints
+            .get(upstream)
+            .map_or_else(Counts::default, |endpoint| endpoint.counts(&self.0.means.settings))
     }
 
     /// Makes sure that idle connections are closed in time.
     fn sweep_sometimes(&self) {
         if self.0.sweeper.borrow().is_none() {
-            let sweeper = tokio::task::spawn_local(sweep(Rc::downgrade(&self.0), self.0.settings.idle));
+            let sweeper = tokio::task::spawn_local(sweep(Rc::downgrade(&self.0), self.0.means.settings.idle));
             *self.0.sweeper.borrow_mut() = Some(sweeper.abort_handle());
         }
     }
@@ -263,7 +363,7 @@ impl Pool {
         }
         let endpoint = Rc::new(Endpoint {
             idle: RefCell::default(),
-            permits: Arc::new(Semaphore::new(self.0.settings.connections)),
+            permits: Arc::new(Semaphore::new(self.0.means.settings.connections)),
             waiting: Cell::new(0),
             left: Cell::new(false),
             shared: Shared::default(),
@@ -272,11 +372,9 @@ impl Pool {
         endpoint
     }
 
+    /// Waits for a connection to be allowed.
     async fn permit(&self, endpoint: &Endpoint) -> Result<OwnedSemaphorePermit, ClientError> {
-        if let Ok(permit) = Arc::clone(&endpoint.permits).try_acquire_owned() {
-            return Ok(permit);
-        }
-        let settings = &self.0.settings;
+        let settings = &self.0.means.settings;
         if endpoint.waiting.get() >= settings.waiting {
             return Err(ClientError::Busy);
         }
@@ -294,9 +392,12 @@ impl Pool {
         upstream: &Upstream,
         client: Option<Addresses>,
     ) -> Result<UpstreamIo, ClientError> {
-        let limit = self.0.settings.connect;
-        match tokio::time::timeout(limit, UpstreamIo::connect(upstream, &self.0.settings.options, client))
-            .await
+        let limit = self.0.means.settings.connect;
+        match tokio::time::timeout(
+            limit,
+            UpstreamIo::connect(upstream, &self.0.means.settings.options, client),
+        )
+        .await
         {
             Ok(connected) => connected.map_err(ClientError::Connect),
             Err(_) => Err(ClientError::ConnectTimedOut(limit)),
@@ -332,11 +433,11 @@ impl Endpoint {
     }
 
     /// The connection that was used last and is still open and silent.
-    fn take_idle(&self, limit: Duration) -> Option<UpstreamIo> {
+    fn take_idle(&self, limit: Duration) -> Option<Box<Link>> {
         loop {
             let mut idle = self.idle.borrow_mut().pop()?;
-            if idle.since.elapsed() < limit && idle.io.is_silent() {
-                return Some(idle.io);
+            if idle.since.elapsed() < limit && idle.link.io.is_silent() {
+                return Some(idle.link);
             }
         }
     }
@@ -352,14 +453,14 @@ pub(crate) struct Home {
 
 impl Home {
     /// Takes back a connection that is clean.
-    fn keep(self, io: UpstreamIo) {
+    fn keep(self, link: Box<Link>) {
         let Some(pool) = self.pool.upgrade() else { return };
         // What a PROXY header says holds for one client.
-        let of_one_client = pool.settings.options.proxy_protocol.is_some();
+        let of_one_client = pool.means.settings.options.proxy_protocol.is_some();
         if self.endpoint.left.get() || of_one_client {
             return;
         }
-        self.endpoint.idle.borrow_mut().push(Idle { io, since: Instant::now() });
+        self.endpoint.idle.borrow_mut().push(Idle { link, since: Instant::now() });
         Pool(pool).sweep_sometimes();
     }
 }
@@ -370,7 +471,10 @@ async fn sweep(pool: Weak<Inner>, limit: Duration) {
         tokio::time::sleep(limit.max(Duration::from_millis(100)) / 2).await;
         let Some(pool) = pool.upgrade() else { return };
         for endpoint in pool.endpoints.borrow().values() {
-            endpoint.idle.borrow_mut().retain_mut(|idle| idle.since.elapsed() < limit && idle.io.is_silent());
+            endpoint
+                .idle
+                .borrow_mut()
+                .retain_mut(|idle| idle.since.elapsed() < limit && idle.link.io.is_silent());
             endpoint.shared.sweep(limit);
         }
     }

@@ -20,7 +20,7 @@ use super::io::Deadline;
 use super::shared::Place;
 use super::splice::splice;
 use super::stream_body::{Open, StreamResponse};
-use super::{ClientError, Hold, PoolSettings, Sent};
+use super::{ClientError, Head, Hold, PoolSettings, Sent};
 use crate::body::into_stream;
 use crate::h1::answer::Malformed;
 use crate::h1::fields;
@@ -28,7 +28,7 @@ use crate::h1::respond::hop_by_hop;
 use crate::h2::tunnel::Tunnel;
 use crate::interim::MOST_INTERIM;
 use crate::message::BodyStream;
-use crate::{Body, Interim, Request, Response, websocket};
+use crate::{Body, Interim, Response, websocket};
 
 /// Bytes for which capacity is asked at once.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -57,29 +57,29 @@ struct Upload {
 }
 
 impl Asked {
-    pub(super) fn new(request: Request) -> Self {
-        let mut headers = request.headers;
+    pub(super) fn new(asked: Head<'_>, body: Body) -> Self {
+        let mut headers = asked.headers.clone();
         let host = headers.remove(HOST);
-        let authority = request
+        let authority = asked
             .uri
             .authority()
             .cloned()
             .filter(|_| host.is_none())
             .or_else(|| host.and_then(|host| Authority::try_from(host.as_bytes()).ok()))
-            .or_else(|| request.host.and_then(|host| Authority::try_from(host).ok()));
+            .or_else(|| asked.host.and_then(|host| Authority::try_from(host).ok()));
         let expects = headers.remove(EXPECT).is_some();
         remove_connection_fields(&mut headers);
-        let length = request.body.length();
+        let length = body.length();
         let may_be_bare =
-            matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE);
+            matches!(*asked.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE);
         if let Some(length) = length.filter(|length| *length > 0 || !may_be_bare)
-            && request.upgrade.is_none()
+            && asked.protocol.is_none()
         {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         // Trailers always pass through us (RFC 9110, 10.1.4); gRPC servers insist on hearing it.
         headers.insert(TE, HeaderValue::from_static("trailers"));
-        let (full, upload) = match request.body {
+        let (full, upload) = match body {
             Body::Full(bytes) => (bytes, None),
             Body::Empty | Body::Upgrade(_) => (Bytes::new(), None),
             body => (Bytes::new(), into_stream(body).map(|stream| Upload { stream, left: length })),
@@ -89,13 +89,13 @@ impl Asked {
             headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
         }
         Self {
-            method: request.method,
-            path: request.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
+            method: asked.method.clone(),
+            path: asked.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
             authority,
             headers,
-            protocol: request.upgrade.map(|upgrade| upgrade.protocol),
+            protocol: asked.protocol.map(str::to_owned),
             expects,
-            interim: request.interim,
+            interim: asked.interim.clone(),
             full,
             upload,
             touched: false,

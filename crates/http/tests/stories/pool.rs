@@ -285,6 +285,45 @@ fn a_silent_body_is_given_up() {
     holding.join().unwrap();
 }
 
+/// A kept connection keeps its timer, which runs out while nothing is asked.
+#[test]
+fn a_kept_connection_gives_each_request_its_whole_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let upstream = Upstream::Tcp(listener.local_addr().unwrap());
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        for _ in 0..2 {
+            read_head(&mut stream);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc").unwrap();
+        }
+        // The third request gets no answer, on the same connection.
+        read_head(&mut stream);
+        let _ = stream.read(&mut [0]);
+    });
+    run(async {
+        let pool = Pool::new(hasty());
+        for _ in 0..2 {
+            let response = pool.send(&upstream, get("/")).await.unwrap();
+            assert_eq!(collect(response.into_body()).await.unwrap(), b"abc");
+            tokio::time::sleep(2 * hasty().first_byte).await;
+        }
+        let asked = std::time::Instant::now();
+        let never = pool.send(&upstream, get("/")).await.err();
+        assert!(matches!(never, Some(ClientError::TimedOut { .. })), "{never:?}");
+        assert!(asked.elapsed() >= hasty().first_byte);
+    });
+    answering.join().unwrap();
+}
+
+#[test]
+fn a_request_to_an_upstream_is_a_small_future() {
+    let pool = Pool::new(PoolSettings::default());
+    let upstream = Upstream::Tcp(SocketAddr::from(([127, 0, 0, 1], 1)));
+    let sending = pool.send(&upstream, get("/"));
+    let bytes = size_of_val(&sending);
+    assert!(bytes <= 2048, "{bytes}");
+}
+
 #[test]
 fn an_upgrade_joins_the_two_streams() {
     let server = Running::new();
