@@ -2,27 +2,33 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
-use crate::shed::{Admission, Next, Shed, Shedder};
+use crate::shed::{Admission, Next, Shed, Shedder, next_half_minute};
 
 /// One worker's gate to one group.
 pub(crate) struct Gate {
-    shedder: RefCell<Shedder<oneshot::Sender<()>>>,
+    /// Who waits is sent the place itself: whoever drops it, on either side, gives it back.
+    shedder: RefCell<Shedder<oneshot::Sender<Admitted>>>,
 }
 
 /// A request that went ahead. Dropped, it lets the next one ahead.
 pub(crate) struct Admitted {
-    gate: Rc<Gate>,
+    /// None once the place was given back by hand.
+    gate: Option<Rc<Gate>>,
     /// How long its upstream took; the shedder learns from it.
     pub(crate) latency: Option<Duration>,
 }
 
 impl Gate {
     pub(crate) fn new(queue: u32, longest_wait: Duration, seed: u64, now: Instant) -> Rc<Self> {
-        Rc::new(Self { shedder: RefCell::new(Shedder::new(queue as usize, longest_wait, seed, now)) })
+        let mut shedder = Shedder::new(queue as usize, longest_wait, seed, now);
+        // All workers and edges learn anew at the same moment, whenever they were started.
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        shedder.learn_at(next_half_minute(wall, now));
+        Rc::new(Self { shedder: RefCell::new(shedder) })
     }
 
     /// Waits until the request may go ahead, or says why it may not.
@@ -37,24 +43,26 @@ impl Gate {
             let due = due.unwrap_or_else(|| Instant::now() + Duration::from_millis(100));
             tokio::select! {
                 biased;
-                go = &mut wait => return go.map(|()| self.admitted()).map_err(|_| Shed::QueueTime),
+                go = &mut wait => return go.map_err(|_| Shed::QueueTime),
                 () = tokio::time::sleep_until(due.into()) => self.pump(Instant::now()),
             }
         }
     }
 
     fn admitted(self: &Rc<Self>) -> Admitted {
-        Admitted { gate: Rc::clone(self), latency: None }
+        Admitted { gate: Some(Rc::clone(self)), latency: None }
     }
 
     /// Lets ahead whom there is room for, and turns away whom there is not.
-    fn pump(&self, now: Instant) {
+    fn pump(self: &Rc<Self>, now: Instant) {
         loop {
             let next = self.shedder.borrow_mut().next(now);
             match next {
                 Some(Next::Go(go)) => {
-                    if go.send(()).is_err() {
-                        // Its client left meanwhile.
+                    if let Err(mut admitted) = go.send(self.admitted()) {
+                        // Its client left meanwhile. Given back here and not by dropping it, which would pump within
+                        // the pump, once for each client that left.
+                        admitted.gate = None;
                         self.shedder.borrow_mut().finished(None, now);
                     }
                 }
@@ -68,8 +76,72 @@ impl Gate {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
+        let Some(gate) = self.gate.take() else { return };
         let now = Instant::now();
-        self.gate.shedder.borrow_mut().finished(self.latency, now);
-        self.gate.pump(now);
+        gate.shedder.borrow_mut().finished(self.latency, now);
+        gate.pump(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::rc::Rc;
+    use std::task::{Context, Waker};
+    use std::time::{Duration, Instant};
+
+    use super::{Admitted, Gate};
+    use crate::shed::Shed;
+
+    fn full(queue: u32) -> (Rc<Gate>, Vec<Admitted>) {
+        let gate = Gate::new(queue, Duration::from_secs(60), 1, Instant::now());
+        let limit = gate.shedder.borrow().limit();
+        let admitted = (0..limit).map(|_| now(&gate).unwrap()).collect();
+        (gate, admitted)
+    }
+
+    /// Goes ahead at once.
+    fn now(gate: &Rc<Gate>) -> Result<Admitted, Shed> {
+        let mut admission = pin!(gate.admit());
+        match admission.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            std::task::Poll::Ready(admitted) => admitted,
+            std::task::Poll::Pending => panic!("it has to wait"),
+        }
+    }
+
+    fn in_flight(gate: &Rc<Gate>) -> u32 {
+        gate.shedder.borrow().in_flight()
+    }
+
+    #[tokio::test]
+    async fn one_that_leaves_between_its_turn_and_hearing_of_it_gives_its_place_back() {
+        let (gate, mut admitted) = full(10);
+        let limit = in_flight(&gate);
+        let mut waiting = Box::pin(gate.admit());
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        // Its turn has come, but it is not polled any more.
+        drop(admitted.pop());
+        assert_eq!(in_flight(&gate), limit);
+        drop(waiting);
+        assert_eq!(in_flight(&gate), limit - 1);
+        drop(admitted);
+        assert_eq!(in_flight(&gate), 0);
+    }
+
+    #[tokio::test]
+    async fn those_that_left_while_they_waited_are_passed_by() {
+        let (gate, mut admitted) = full(1000);
+        let mut waiting: Vec<_> = (0..1000).map(|_| Box::pin(gate.admit())).collect();
+        for wait in &mut waiting {
+            assert!(wait.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        assert_eq!(gate.admit().await.err(), Some(Shed::QueueFull));
+        let last = waiting.pop().unwrap();
+        drop(waiting);
+        drop(admitted.pop());
+        drop(last.await.ok().expect("it is the only one left that waits"));
+        drop(admitted);
+        assert_eq!(in_flight(&gate), 0);
     }
 }

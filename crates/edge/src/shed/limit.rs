@@ -36,6 +36,14 @@ const RELEARN_SHARE: f64 = 0.25;
 /// How much of a window's verdict is followed.
 const SMOOTHING: f64 = 0.3;
 
+/// The moment of the next full half minute of the wall clock (its time since 1970), at which all who share upstreams
+/// learn anew. Their clocks may differ by a fraction of a second.
+pub fn next_half_minute(wall: Duration, now: Instant) -> Instant {
+    let into = wall.as_nanos() % RELEARN.as_nanos();
+    // Less than 30 s in nanoseconds.
+    now + (RELEARN - Duration::from_nanos(into as u64))
+}
+
 /// The limit of one group, for one worker.
 #[derive(Debug)]
 pub struct Limit {

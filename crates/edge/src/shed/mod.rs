@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use crate::balance::random::Random;
 
-pub use self::limit::{LEAST_LIMIT, Limit, MOST_LIMIT};
+pub use self::limit::{LEAST_LIMIT, Limit, MOST_LIMIT, next_half_minute};
 pub use self::queue::{Next, Queue};
 
 /// What becomes of a request that comes in.

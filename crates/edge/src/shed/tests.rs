@@ -275,6 +275,20 @@ fn two_edges_that_learn_together_do_not_drive_each_other_up() {
 }
 
 #[test]
+fn all_learn_at_the_next_full_half_minute() {
+    let now = Instant::now();
+    let in_millis = |wall| next_half_minute(Duration::from_millis(wall), now).duration_since(now).as_millis();
+    assert_eq!(in_millis(1_700_000_000_000 - 20_000), 30_000);
+    assert_eq!(in_millis(1_700_000_000_250 - 20_000), 29_750);
+    assert_eq!(in_millis(1_700_000_009_999), 1);
+    // Those that start at other times, at two servers whose clocks differ by 50 ms, agree to within that.
+    let one = next_half_minute(Duration::from_millis(1_700_000_012_000), now);
+    let later = now + Duration::from_secs(7);
+    let other = next_half_minute(Duration::from_millis(1_700_000_019_050), later);
+    assert_eq!(one - other, Duration::from_millis(50));
+}
+
+#[test]
 fn below_the_capacity_nobody_is_turned_away() {
     for factor in [0.1, 0.5, 0.8] {
         let world = Simulation::new(Load { factor, workers: 2, ..LOAD }).run();

@@ -9,5 +9,6 @@ mod failures;
 mod forwarding;
 mod limits;
 mod origin;
+mod overload;
 mod protocols;
 mod smuggling;

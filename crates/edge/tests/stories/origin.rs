@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 /// How it behaves.
@@ -16,6 +16,8 @@ pub(crate) enum Mood {
     Frozen,
     /// Answers after this time.
     Slow(Duration),
+    /// Works on so many requests at once, each for this time; others wait, however long.
+    Hands(usize, Duration),
     /// Answers these bytes, and keeps the connection open.
     Says(&'static [u8]),
     /// Reads a request and closes.
@@ -55,6 +57,11 @@ struct State {
     connections: Mutex<HashMap<u64, TcpStream>>,
     opened: Mutex<u64>,
     stop: Mutex<bool>,
+    /// Requests that hands are at work on.
+    busy: Mutex<usize>,
+    free: Condvar,
+    /// How many hands were at work when each piece of work ended.
+    at_work: Mutex<Vec<usize>>,
 }
 
 impl Origin {
@@ -68,6 +75,9 @@ impl Origin {
             connections: Mutex::default(),
             opened: Mutex::default(),
             stop: Mutex::new(false),
+            busy: Mutex::default(),
+            free: Condvar::new(),
+            at_work: Mutex::default(),
         });
         let listening = Some(listen(listener, Arc::clone(&state)));
         Self { name, address, state, listening }
@@ -85,6 +95,11 @@ impl Origin {
     /// How many requests it understood since it was last asked.
     pub(crate) fn count(&self) -> usize {
         self.state.seen.lock().unwrap().len()
+    }
+
+    /// How many hands were at work at the end of each piece of work, since it was last asked.
+    pub(crate) fn at_work(&self) -> Vec<usize> {
+        std::mem::take(&mut self.state.at_work.lock().unwrap())
     }
 
     /// Connections that were ever opened.
@@ -169,6 +184,17 @@ fn serve(mut stream: TcpStream, state: &State) {
             }
             Mood::Slow(time) => {
                 std::thread::sleep(time);
+                200
+            }
+            Mood::Hands(hands, time) => {
+                let busy = state.busy.lock().unwrap();
+                *state.free.wait_while(busy, |busy| *busy >= hands).unwrap() += 1;
+                std::thread::sleep(time);
+                let mut busy = state.busy.lock().unwrap();
+                state.at_work.lock().unwrap().push(*busy);
+                *busy -= 1;
+                drop(busy);
+                state.free.notify_one();
                 200
             }
             Mood::Says(bytes) => {
