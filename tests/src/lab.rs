@@ -204,14 +204,20 @@ impl Lab {
         self.status()["url"].as_str().expect("a site that is up").to_owned()
     }
 
-    /// Begins to ask for a page at a steady rate, each time over a new connection.
-    pub fn load(&self, url: &str, per_second: u32) -> Load {
-        // Hosts have a /tmp of their own, and builds may lie in the real one: the visitor goes where both see it.
+    /// Copies a file to where a host finds it, and tells that path. Hosts have a /tmp of their own, and builds may lie in the
+    /// real one.
+    pub fn carry(&self, host: &str, file: &Path) -> PathBuf {
         let site =
             std::fs::read_dir(self.state()).unwrap().flatten().next().expect("a site that is up").path();
-        let program = site.join("hosts/client/run/visitor");
-        std::fs::copy(built("mainstay-visitor"), program).unwrap();
-        Load::begin(self, Path::new("/run/mainstay/visitor"), url, per_second)
+        let name = file.file_name().unwrap();
+        std::fs::copy(file, site.join("hosts").join(host).join("run").join(name)).unwrap();
+        Path::new("/run/mainstay").join(name)
+    }
+
+    /// Begins to ask for a page at a steady rate, each time over a new connection.
+    pub fn load(&self, url: &str, per_second: u32) -> Load {
+        let program = self.carry("client", &built("mainstay-visitor"));
+        Load::begin(self, &program, url, per_second)
     }
 }
 

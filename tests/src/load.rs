@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,8 @@ pub struct Report {
     pub failed: Vec<(u64, String)>,
     /// The longest time until an answer, in ms.
     pub longest_ms: u64,
+    /// By how much a request was begun too late at worst, in ms: then the visitor, not the site, was the slow one.
+    pub late_ms: u64,
     /// When the last failed or slow (over 500 ms) request ended, in ms after the beginning.
     pub last_trouble_ms: u64,
 }
@@ -24,6 +27,7 @@ pub struct Report {
 /// A running visitor.
 pub struct Load {
     child: Child,
+    begun: Instant,
 }
 
 impl Load {
@@ -39,7 +43,12 @@ impl Load {
         // The visitor says a word when the first answer came: from then on the site is under load.
         let mut word = [0; 6];
         child.stdout.as_mut().unwrap().read_exact(&mut word).expect("a first answer");
-        Self { child }
+        Self { child, begun: Instant::now() }
+    }
+
+    /// For how long the site has been under load.
+    pub fn age(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     /// Ends the visit and tells what was seen.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use mainstay_site::Role;
+use mainstay_site::model::{AppKind, Server};
 use mainstay_site::plan::edge::BalancePlan;
 
 use super::{Check, Proof, check};
@@ -45,27 +46,39 @@ impl Proof<'_> {
                 let names: Vec<&str> = expected.iter().map(String::as_str).collect();
                 check(checks, format!("{} spreads requests over {}", edge.name, names.join(", ")), result);
             }
-            let url = format!("{scheme}://{host}/.env");
-            let curl = [
-                "curl",
-                "-k",
-                "-s",
-                "-o",
-                "/dev/null",
-                "--max-time",
-                "5",
-                "-w",
-                "%{http_code}",
-                "--resolve",
-                &way,
-                &url,
-            ];
-            let result = self.visitor(&curl).and_then(|text| {
-                if text.starts_with('4') { Ok(()) } else { Err(format!("a hidden file was answered {text}")) }
-            });
-            check(checks, format!("{} passes on no hidden file", edge.name), result);
+            if self.files_are_served() {
+                self.hidden(checks, edge, &way, &format!("{scheme}://{host}/.env"));
+            }
         }
         self.fitness(checks);
+    }
+
+    fn hidden(&self, checks: &mut Vec<Check>, edge: &Server, way: &str, url: &str) {
+        let curl = [
+            "curl",
+            "-k",
+            "-s",
+            "-o",
+            "/dev/null",
+            "--max-time",
+            "5",
+            "-w",
+            "%{http_code}",
+            "--resolve",
+            way,
+            url,
+        ];
+        let result = self.visitor(&curl).and_then(|text| {
+            if text.starts_with('4') { Ok(()) } else { Err(format!("a hidden file was answered {text}")) }
+        });
+        check(checks, format!("{} passes on no hidden file", edge.name), result);
+    }
+
+    /// Whether what is asked for without a script's name is a file. An app that speaks HTTP itself may answer every path, one that
+    /// looks hidden too.
+    fn files_are_served(&self) -> bool {
+        let mut at_root = self.site.apps.iter().filter(|app| app.path == "/");
+        at_root.all(|app| matches!(app.kind, AppKind::Php { .. }))
     }
 
     fn first_host(&self) -> &str {

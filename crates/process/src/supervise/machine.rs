@@ -105,10 +105,9 @@ impl Machine {
                 self.last_good = Some(order.clone());
                 Phase::Ready { since: now }
             }
-            Adopted::Draining => {
-                actions.push(Action::AskToStop { generation: number });
-                Phase::Draining { kill_at: now + order.grace }
-            }
+            // It was asked before this was written down, and a second signal would end many programs at once: what
+            // they still work on would be lost. One that missed the first is killed after its grace.
+            Adopted::Draining => Phase::Draining { kill_at: now + order.grace },
         };
         if !matches!(phase, Phase::Draining { .. }) {
             self.target = order.clone();

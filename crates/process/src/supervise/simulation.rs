@@ -421,6 +421,17 @@ fn an_adopted_generation_serves_on_without_a_restart() {
 }
 
 #[test]
+fn an_adopted_generation_that_drains_is_not_asked_to_stop_again() {
+    let mut now = Instant::now();
+    let mut machine = Machine::new(overlap(2), 1);
+    assert_eq!(machine.adopt(7, overlap(1), Adopted::Draining, now), []);
+    assert_eq!(machine.adopt(8, overlap(2), Adopted::Ready, now), []);
+    assert_eq!(machine.handle(Event::Tick, now), []);
+    now += overlap(1).grace;
+    assert!(machine.handle(Event::Tick, now).contains(&Action::Kill { generation: 7 }));
+}
+
+#[test]
 fn a_child_that_falls_again_and_again_counts_as_failed_and_is_still_started() {
     let mut now = Instant::now();
     let mut machine = Machine::new(overlap(1), 1);
