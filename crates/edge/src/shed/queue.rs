@@ -1,17 +1,21 @@
 //! A bounded queue that stays short in time.
 //!
 //! A queue is for bursts: while it empties now and then, a request may wait in it for the whole time allowed. A queue that
-//! was not empty for longer than [`STANDING`] does not take up a burst but only adds its length to every latency
-//! (`CoDel`, RFC 8289). It then lets requests wait for [`TARGET`] only, and takes the newest first: those are the ones whose
+//! was not empty for half of that time does not take up a burst but only adds its length to every latency
+//! (`CoDel`, RFC 8289). It then lets requests wait for a quarter of the time allowed only, and takes the newest first: those are the ones whose
 //! clients are still there (as Facebook describes in "Fail at Scale", 2015).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// A queue that was not empty for so long is a standing one.
-const STANDING: Duration = Duration::from_millis(100);
-/// How long a request waits in a standing queue.
-const TARGET: Duration = Duration::from_millis(20);
+/// A queue that was not empty for this share of the time allowed is a standing one.
+const STANDING_SHARE: u32 = 2;
+/// But none is sooner than this: a stall of a moment is not overload.
+const LEAST_STANDING: Duration = Duration::from_millis(100);
+/// The share of the time allowed that a request waits in a standing queue.
+const TARGET_SHARE: u32 = 4;
+/// The least of it.
+const LEAST_TARGET: Duration = Duration::from_millis(20);
 
 /// What becomes of a request that waited.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,13 +80,13 @@ impl<T> Queue<T> {
         let (since, _) = self.waiting.front()?;
         let patient = *since + self.longest_wait;
         // It becomes a standing queue on the way, and then wants to be looked at.
-        let standing = (self.last_empty + STANDING).max(*since + TARGET.min(self.longest_wait));
+        let standing = (self.last_empty + self.standing()).max(*since + self.target());
         Some(patient.min(standing))
     }
 
     /// How long a request may wait now.
     pub fn most_wait(&self, now: Instant) -> Duration {
-        if self.is_standing(now) { TARGET.min(self.longest_wait) } else { self.longest_wait }
+        if self.is_standing(now) { self.target() } else { self.longest_wait }
     }
 
     /// Requests that wait.
@@ -96,6 +100,14 @@ impl<T> Queue<T> {
     }
 
     fn is_standing(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.last_empty) >= STANDING
+        now.saturating_duration_since(self.last_empty) >= self.standing()
+    }
+
+    fn standing(&self) -> Duration {
+        (self.longest_wait / STANDING_SHARE).max(LEAST_STANDING)
+    }
+
+    fn target(&self) -> Duration {
+        (self.longest_wait / TARGET_SHARE).max(LEAST_TARGET).min(self.longest_wait)
     }
 }

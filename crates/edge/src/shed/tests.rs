@@ -365,14 +365,14 @@ fn a_burst_is_served_in_order_and_a_standing_queue_newest_first() {
     let mut queue = Queue::new(100, Duration::from_secs(1), start);
     (0..3).for_each(|number| queue.push(number, at(0)).unwrap());
     assert_eq!(queue.next(true, at(90)), Some(Next::Go(0)));
-    queue.push(3, at(110)).unwrap();
-    queue.push(4, at(111)).unwrap();
-    // It was never empty for over 100 ms: who waits for more than 20 ms goes, and then the newest is served.
-    assert_eq!(queue.most_wait(at(112)), Duration::from_millis(20));
-    let rest: Vec<_> = std::iter::from_fn(|| queue.next(true, at(112))).collect();
+    queue.push(3, at(510)).unwrap();
+    queue.push(4, at(511)).unwrap();
+    // It was never empty for half a second: who waits for more than a quarter goes, and then the newest is served.
+    assert_eq!(queue.most_wait(at(512)), Duration::from_millis(250));
+    let rest: Vec<_> = std::iter::from_fn(|| queue.next(true, at(512))).collect();
     assert_eq!(rest, [Next::Shed(1), Next::Shed(2), Next::Go(4), Next::Go(3)]);
-    queue.push(5, at(200)).unwrap();
-    assert_eq!(queue.most_wait(at(200)), Duration::from_secs(1), "it was empty meanwhile");
+    queue.push(5, at(600)).unwrap();
+    assert_eq!(queue.most_wait(at(600)), Duration::from_secs(1), "it was empty meanwhile");
 }
 
 #[test]
