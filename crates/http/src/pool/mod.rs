@@ -266,12 +266,11 @@ impl Pool {
         let mut kept = endpoint.take_idle(self.0.means.settings.idle);
         loop {
             let reused = kept.is_some();
-            let link = match kept.take() {
-                Some(link) => link,
-                None => {
-                    let io = Box::pin(self.connect(upstream, io::client_of(&head))).await?;
-                    Box::new(Link::new(io, self.0.means.settings.first_byte))
-                }
+            let link = if let Some(link) = kept.take() {
+                link
+            } else {
+                let io = Box::pin(self.connect(upstream, io::client_of(&head))).await?;
+                Box::new(Link::new(io, self.0.means.settings.first_byte))
             };
             let mut exchange = Exchange::new(link, &outbound, &head, &self.0.means);
             match poll_fn(|cx| exchange.poll_head(cx, &mut outbound)).await {
