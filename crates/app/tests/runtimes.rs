@@ -289,9 +289,12 @@ fn takes_over_unnoticed(stage: &Stage, ask: impl Fn() -> Option<String> + Sync) 
     assert!(answered > 20, "{answered}");
 }
 
+/// Processes of the pool.
+const WORKERS: u32 = 2;
+
 fn php_stage() -> (Stage, PathBuf) {
     let runtime = serde_json::json!({
-        "kind": "php", "workers": 2, "settings": {"memory_limit": "77M"},
+        "kind": "php", "workers": WORKERS, "settings": {"memory_limit": "77M"},
     });
     let code = "<?php
         if (isset($_GET['slow'])) { touch(getenv('APP_DATA') . '/uploads/began'); usleep(500000); exit('slow'); }
@@ -334,7 +337,7 @@ fn a_php_app_is_ready_when_its_own_path_says_so_and_not_before() {
     let code = "<?php
         if ($_SERVER['REQUEST_URI'] !== '/health?deep=1' || $_SERVER['SCRIPT_NAME'] !== '/index.php') { http_response_code(404); exit; }
         http_response_code(file_exists(getenv('APP_DATA') . '/uploads/open') ? 204 : 503);";
-    let runtime = serde_json::json!({"kind": "php", "workers": 2, "settings": {}});
+    let runtime = serde_json::json!({"kind": "php", "workers": WORKERS, "settings": {}});
     let stage = Stage::with_readiness(&runtime, &[("public/index.php", code)], Some("/health?deep=1"));
     let _running = stage.start(1);
     let ask = || {
@@ -391,7 +394,9 @@ fn when_php_fpm_is_killed_requests_wait_for_its_successor() {
             second
         },
     );
-    assert!(failed <= 1, "only the one in flight may fail: {failed} of {answered} requests");
+    // A signal to a group reaches one process after the other: a request that follows the lost one at once may be taken by the
+    // other worker, which is as good as dead.
+    assert!(failed <= WORKERS, "only one for each worker may fail: {failed} of {answered} requests");
 }
 
 /// Made once for both Python stories; they need a package index.
