@@ -6,5 +6,6 @@
 pub mod cpu;
 pub mod load;
 pub mod memory;
+pub mod paced;
 pub mod running;
 pub mod table;

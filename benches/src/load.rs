@@ -46,35 +46,6 @@ pub fn h1(url: &str, host: &str, connections: u32, seconds: u32) -> io::Result<L
     Ok(load)
 }
 
-/// HTTP/1.1 over kept connections, at so many requests per second in all: for latencies, which a client that sends as fast
-/// as it can hides.
-pub fn h1_at_rate(url: &str, host: &str, connections: u32, rate: f64, seconds: u32) -> io::Result<Load> {
-    let log = tempfile::NamedTempFile::new()?;
-    run(Command::new("h2load")
-        .args(["--h1", "-t1", &format!("-c{connections}"), &format!("-D{seconds}")])
-        .arg(format!("--rps={:.1}", rate / f64::from(connections)))
-        .arg(format!("--log-file={}", log.path().display()))
-        .args(["-H", &format!("Host: {host}"), url]))?;
-    // A line per request: when it began, its status, and how many microseconds it took.
-    let text = std::fs::read_to_string(log.path())?;
-    let mut load = Load::default();
-    let mut times = Vec::new();
-    for line in text.lines() {
-        let mut fields = line.split_whitespace().skip(1);
-        let (status, time) = (fields.next(), fields.next().and_then(|time| time.parse::<u64>().ok()));
-        match (status, time) {
-            (Some("200"), Some(time)) => times.push(time),
-            _ => load.failures += 1,
-        }
-    }
-    times.sort_unstable();
-    let at = |share: usize| Some(*times.get(times.len() * share / 100)? as f64 / 1000.0);
-    (load.p50_ms, load.p99_ms) = (at(50), at(99));
-    load.requests = times.len() as u64;
-    load.rate = load.requests as f64 / f64::from(seconds);
-    Ok(load)
-}
-
 /// HTTP/2 with prior knowledge, several requests at once on each connection.
 pub fn h2(url: &str, host: &str, connections: u32, streams: u32, seconds: u32) -> io::Result<Load> {
     let text = run(Command::new("h2load").args([

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -29,6 +29,8 @@ pub(crate) struct Ground {
     upstreams: Vec<u16>,
     /// The certificate, to be trusted by clients.
     pub(crate) certificate: Vec<u8>,
+    /// Where HAProxy sends its log to, if it keeps one.
+    syslog: Option<SocketAddr>,
     _origin: Running,
 }
 
@@ -50,7 +52,7 @@ impl Balancer {
 }
 
 impl Ground {
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(do_peers_log: bool) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         for name in ["public", "run", "log", "secrets"] {
@@ -66,16 +68,21 @@ impl Ground {
         fs::write(folder.path().join("site.pem"), format!("{chain}{key}"))?;
         let upstreams = (0..UPSTREAMS).map(|_| free_port()).collect::<io::Result<Vec<_>>>()?;
         let origin = origin(folder.path(), &upstreams)?;
-        Ok(Self { folder, upstreams, certificate: made.cert.der().to_vec(), _origin: origin })
+        let syslog = if do_peers_log { Some(syslog()?) } else { None };
+        Ok(Self { folder, upstreams, certificate: made.cert.der().to_vec(), syslog, _origin: origin })
     }
 
-    /// Debian's HAProxy. It writes no log here: the best case for it.
+    /// Debian's HAProxy.
     pub(crate) fn haproxy(&self, workers: u16) -> io::Result<Balancer> {
         let (port, tls_port) = (free_port()?, free_port()?);
         let root = self.folder.path().display();
+        let (to, how) = match self.syslog {
+            Some(address) => (format!("  log {address} local0\n"), "  log global\n  option httplog\n"),
+            None => (String::new(), ""),
+        };
         let mut configuration = format!(
-            "global\n  nbthread {workers}\n  maxconn {CONNECTIONS}\n  no strict-limits\n  ssl-default-bind-options ssl-min-ver TLSv1.2\n\
-             defaults\n  mode http\n  timeout connect 5s\n  timeout client 75s\n  timeout server 60s\n  http-reuse always\n\
+            "global\n{to}  nbthread {workers}\n  maxconn {CONNECTIONS}\n  no strict-limits\n  ssl-default-bind-options ssl-min-ver TLSv1.2\n\
+             defaults\n{how}  mode http\n  timeout connect 5s\n  timeout client 75s\n  timeout server 60s\n  http-reuse always\n\
                option forwardfor\n  unique-id-format %{{+X}}o%ci%cp%fi%fp%Ts%rt%pid\n  unique-id-header X-Request-Id\n\
              frontend site\n  bind 127.0.0.1:{port}\n  bind 127.0.0.1:{tls_port} ssl crt {root}/site.pem alpn h2,http/1.1\n  default_backend web\n\
              backend web\n  balance roundrobin\n"
@@ -89,7 +96,7 @@ impl Ground {
         ready(Balancer { name: "haproxy", port, tls_port, running })
     }
 
-    /// Debian's nginx. It writes no log here: the best case for it.
+    /// Debian's nginx.
     pub(crate) fn nginx(&self, workers: u16) -> io::Result<Balancer> {
         let (port, tls_port) = (free_port()?, free_port()?);
         let root = self.folder.path().display();
@@ -99,7 +106,7 @@ impl Ground {
             "daemon off; worker_processes {workers}; pid {root}/nginx.pid; error_log {root}/nginx-error.log;\n{user}\
              events {{ worker_connections {connections}; }}\n\
              http {{\n\
-               access_log off; keepalive_requests 100000000; http2_max_concurrent_streams 128;\n\
+               access_log {log}; keepalive_requests 100000000; http2_max_concurrent_streams 128;\n\
                client_body_temp_path {root}/t1; proxy_temp_path {root}/t2; fastcgi_temp_path {root}/t3;\n\
                uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5;\n\
                upstream web {{ {servers} keepalive 256; keepalive_requests 100000000; }}\n\
@@ -111,6 +118,9 @@ impl Ground {
                }}\n\
              }}\n",
             user = user(),
+            log = self.syslog.map_or("off".to_owned(), |_| format!(
+                "{root}/nginx-access.log combined buffer=64k flush=1s"
+            )),
             connections = CONNECTIONS * 2,
         );
         let path = self.folder.path().join("nginx.conf");
@@ -247,6 +257,17 @@ pub(crate) fn versions() -> io::Result<String> {
     writeln!(text, "{}", first("nginx", "-v")?)?;
     writeln!(text, "mainstay {}", env!("CARGO_PKG_VERSION"))?;
     Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// A syslog daemon that takes everything and keeps nothing, on a thread of this process.
+fn syslog() -> io::Result<SocketAddr> {
+    let socket = UdpSocket::bind(("127.0.0.1", 0))?;
+    let address = socket.local_addr()?;
+    std::thread::spawn(move || {
+        let mut message = [0; 8192];
+        while socket.recv(&mut message).is_ok() {}
+    });
+    Ok(address)
 }
 
 /// One nginx that listens as three servers.
