@@ -53,7 +53,7 @@ fn a_server_is_believed_under_its_name_and_its_addresses_only() {
     for name in ["server2", "10.10.0.12"] {
         assert!(as_server(authority.certificate(), &issued, name, now).is_err(), "{name}");
     }
-    let late = now + VALID + Duration::from_secs(60);
+    let late = now + VALID + Duration::from_mins(1);
     assert!(as_server(authority.certificate(), &issued, "server1", late).is_err(), "its time is over");
 }
 
