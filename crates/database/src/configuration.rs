@@ -103,6 +103,7 @@ mod tests {
             memory: ByteSize::from_mebibytes(mebibytes),
             connections,
             databases: Vec::new(),
+            cluster: None,
         };
         let text = of(&plan, Ipv4Addr::new(10, 10, 0, 11), &Place::default());
         let line = text.lines().find_map(|line| line.strip_prefix("innodb_buffer_pool_size = ")).unwrap();

@@ -38,6 +38,7 @@ impl Instance {
             allowed_hosts: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
             memory: ByteSize::from_mebibytes(128),
             connections: 20,
+            cluster: None,
             databases: vec![DatabaseOfApp {
                 app: "guestbook".parse().unwrap(),
                 name: "guest_book".to_owned(),
@@ -203,6 +204,7 @@ fn an_interrupted_preparation_is_begun_anew() {
         memory: ByteSize::from_mebibytes(128),
         connections: 20,
         databases: Vec::new(),
+        cluster: None,
     };
     prepare(&plan, &place).unwrap();
     assert!(place.data.join("mysql").is_dir() && place.data.join("ibdata1").is_file());

@@ -1,5 +1,6 @@
 //! From the site to one [`Plan`] per server. Pure: what is not in the file (releases, the zone's serial) comes in as [`Inputs`].
 
+pub(crate) mod cluster;
 mod edge;
 mod flows;
 mod zone;
@@ -50,23 +51,18 @@ impl Site {
             edge: server.has(Role::Edge).then(|| edge::plan(self, server, inputs)),
             web: server.has(Role::Web).then(|| self.web_plan(server, inputs)),
             apps: if server.has(Role::App) { self.app_plans(server, inputs) } else { Vec::new() },
-            database: self.is_primary(server).then(|| self.database_plan(server, inputs)),
+            database: server.has(Role::Database).then(|| self.database_plan(server, inputs)),
+            coordinator: cluster::coordinator(self, server),
+            router: cluster::router(self, server),
             flows: flows::of(self, server),
         };
         plan.revision = revision(&plan);
         plan
     }
 
-    /// The server that runs the database in this version: the preferred one, or the first with the role.
-    pub(crate) fn primary(&self) -> Option<&Server> {
-        let preferred = self.database.prefer.as_ref();
-        self.with_role(Role::Database)
-            .find(|server| Some(&server.name) == preferred)
-            .or_else(|| self.with_role(Role::Database).next())
-    }
-
-    fn is_primary(&self, server: &Server) -> bool {
-        self.primary().is_some_and(|primary| primary.name == server.name)
+    /// The first server with the database: the only one, where there are no replicas.
+    pub(crate) fn first_database(&self) -> Option<&Server> {
+        self.with_role(Role::Database).next()
     }
 
     fn dns_plan(&self, server: &Server, inputs: &Inputs) -> DnsPlan {
@@ -187,21 +183,29 @@ impl Site {
     }
 
     fn app_database(&self, app: &App, server: &Server) -> Option<AppDatabase> {
-        let primary = self.primary().filter(|_| app.database)?;
-        let here = primary.name == server.name;
+        let first = self.first_database().filter(|_| app.database)?;
+        let here = first.name == server.name;
+        let (host, socket) = if self.has_replicas() {
+            // Beside every app: it knows which server is the primary at the moment.
+            (Ipv4Addr::LOCALHOST, Some(paths::router_socket()))
+        } else if here {
+            (self.database_address(first), Some(paths::database_socket()))
+        } else {
+            (first.address, None)
+        };
         Some(AppDatabase {
-            host: if here { self.database_address(primary).into() } else { primary.address.into() },
+            host: host.into(),
             port: self.database.port,
-            socket: here.then(paths::database_socket),
+            socket,
             name: database_name(app),
             user: database_name(app),
             password_secret: password_secret(app),
         })
     }
 
-    /// Where the database listens: for apps elsewhere on its server's address, else on this machine only.
+    /// Where the database listens: for apps elsewhere and for replicas on its server's address, else on this machine only.
     fn database_address(&self, server: &Server) -> Ipv4Addr {
-        let serves_others = self.with_role(Role::App).any(|other| other.name != server.name);
+        let serves_others = self.has_replicas() || self.with_role(Role::App).any(|other| other.name != server.name);
         if serves_others { server.address } else { Ipv4Addr::LOCALHOST }
     }
 
@@ -223,6 +227,7 @@ impl Site {
             allowed_hosts,
             memory: self.database.memory.unwrap_or_else(|| database_share(server)),
             connections: self.database.connections,
+            cluster: cluster::of_database(self, server),
             databases: self
                 .apps
                 .iter()
@@ -249,7 +254,8 @@ impl Site {
         let mut secrets = if server.has(Role::Edge) { edge::secrets(self) } else { BTreeMap::new() };
         let runs_apps = server.has(Role::App);
         for app in &self.apps {
-            if app.database && self.primary().is_some() && (runs_apps || self.is_primary(server)) {
+            let has_database = self.first_database().is_some();
+            if app.database && has_database && (runs_apps || server.has(Role::Database)) {
                 let name = password_secret(app);
                 secrets.insert(name.clone(), SecretSource::Generated(name));
             }
@@ -259,6 +265,7 @@ impl Site {
                 }
             }
         }
+        secrets.extend(cluster::secrets(self, server));
         secrets
     }
 }
@@ -289,7 +296,7 @@ fn password_secret(app: &App) -> String {
 fn secret_name(app: &App, variable: &str) -> String {
     match &app.secrets[variable] {
         SecretSource::Generated(name) => format!("app-{}-{name}", app.name),
-        SecretSource::File(_) => {
+        SecretSource::File(_) | SecretSource::Identity(_) => {
             format!("app-{}-{}", app.name, variable.to_ascii_lowercase().replace('_', "-"))
         }
     }

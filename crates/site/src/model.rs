@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::plan::cluster::Durability;
 use crate::plan::{CommandListen, Engine, HostPattern, PythonInterface, RecordData, WebLimits};
 use crate::{AppName, ByteSize, DomainName, ServerName, SiteName};
 pub use edge::EdgeSettings;
@@ -227,6 +228,30 @@ pub enum SecretSource {
     Generated(String),
     /// Read from a file beside the site file.
     File(PathBuf),
+    /// Made by the site's own certificate authority.
+    Identity(IdentityPart),
+}
+
+/// What a server proves itself with to the site's other servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdentityPart {
+    /// The authority's certificate: whom to believe.
+    Authority,
+    /// The server's own certificate.
+    Certificate,
+    /// Its private key.
+    Key,
+}
+
+impl IdentityPart {
+    /// Its name among the secrets.
+    pub fn secret(self) -> &'static str {
+        match self {
+            Self::Authority => "site-authority",
+            Self::Certificate => "server-certificate",
+            Self::Key => "server-key",
+        }
+    }
 }
 
 /// What runs an app.
@@ -300,15 +325,6 @@ pub struct WebSettings {
     pub compress: bool,
 }
 
-/// What a commit is worth when servers die.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// Wait rather than lose: acknowledged only when a replica has it.
-    NoLoss,
-    /// Go on alone when no replica answers.
-    Available,
-}
-
 /// The database's settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DatabaseSettings {
@@ -324,6 +340,10 @@ pub struct DatabaseSettings {
     pub durability: Durability,
     /// Server that is the primary when possible.
     pub prefer: Option<ServerName>,
+    /// Servers that never become the primary.
+    pub never: Vec<ServerName>,
+    /// How long a primary may be silent before another takes its place, in milliseconds.
+    pub lease_ms: u32,
 }
 
 /// The zone's settings.
@@ -433,6 +453,19 @@ impl Site {
             Some(Certificates::Files(files)) if self.has_edge() => files,
             _ => &[],
         }
+    }
+
+    /// Addresses of the coordinator's servers, where the site has none of its own.
+    pub fn external_coordinator(&self) -> &[String] {
+        match &self.coordinator {
+            Some(CoordinatorSettings::Etcd { endpoints }) => endpoints,
+            _ => &[],
+        }
+    }
+
+    /// Whether the database is on several servers.
+    pub fn has_replicas(&self) -> bool {
+        self.with_role(Role::Database).count() > 1
     }
 
     /// The role of the servers that visitors reach.

@@ -56,6 +56,11 @@ pub fn database_data() -> PathBuf {
     PathBuf::from(LIB).join("database")
 }
 
+/// The Unix socket of what apps take for the database, where it is on several servers.
+pub fn router_socket() -> PathBuf {
+    PathBuf::from(RUN).join("sqlrouter").join("mysqld.sock")
+}
+
 /// The database's Unix socket.
 pub fn database_socket() -> PathBuf {
     PathBuf::from(RUN).join("database").join("mysqld.sock")

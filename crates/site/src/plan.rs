@@ -2,6 +2,7 @@
 //!
 //! A plan holds no secret: it names them, and the files lie under [`paths::secrets`](crate::paths::secrets).
 
+pub mod cluster;
 pub mod edge;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{AppName, ByteSize, DomainName, ServerName, SiteName};
+pub use cluster::{ClusterPlan, CoordinatorPlan, SqlRouterPlan};
 pub use edge::EdgePlan;
 
 /// Everything that one server runs, listens on, and lets in and out.
@@ -39,6 +41,12 @@ pub struct Plan {
     pub apps: Vec<AppPlan>,
     /// The `database` role, if this server has it.
     pub database: Option<DatabasePlan>,
+    /// The `coordinator` role, if this server has it.
+    #[serde(default)]
+    pub coordinator: Option<CoordinatorPlan>,
+    /// What the apps of this server take for the database, where it is on several servers.
+    #[serde(default)]
+    pub router: Option<SqlRouterPlan>,
     /// The connections that this server takes part in. Nothing else is to pass.
     pub flows: Vec<Flow>,
 }
@@ -409,6 +417,9 @@ pub struct DatabasePlan {
     pub connections: u32,
     /// Databases with their account and schema.
     pub databases: Vec<DatabaseOfApp>,
+    /// The other servers with the database, if there are any.
+    #[serde(default)]
+    pub cluster: Option<ClusterPlan>,
 }
 
 /// A database, its account and its schema.

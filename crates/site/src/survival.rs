@@ -1,6 +1,7 @@
 //! What survives what, and why: the question that an outage otherwise answers.
 
 use crate::model::{Role, Server, Site};
+use crate::plan::cluster::Durability;
 
 /// What happens when one server dies.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -24,7 +25,7 @@ impl Site {
             .into_iter()
             .filter(|role| server.has(*role) && self.with_role(*role).count() == 1)
             .map(Role::name)
-            .chain(self.primary().filter(|primary| primary.name == server.name).map(|_| "database"))
+            .chain(self.needs(server))
             .collect();
         let reason = match alone.as_slice() {
             [] => "another server has each of its roles".to_owned(),
@@ -32,5 +33,19 @@ impl Site {
             [most @ .., last] => format!("no other server runs {} and {last}", most.join(", ")),
         };
         Loss { server: server.name.to_string(), survives: alone.is_empty(), reason }
+    }
+
+    /// What the database loses with the server.
+    fn needs(&self, server: &Server) -> Option<&'static str> {
+        let count = |role| self.with_role(role).count();
+        if server.has(Role::Database) {
+            let waits = self.database.durability == Durability::NoLoss && count(Role::Database) == 2;
+            if count(Role::Database) == 1 || waits {
+                return Some(if waits { "a second database, without which writes wait," } else { "database" });
+            }
+        }
+        let is_both = server.has(Role::Database) && server.has(Role::Coordinator);
+        (is_both && self.has_replicas() && count(Role::Coordinator) == 1)
+            .then_some("the coordinator, without which no replica takes the primary's place")
     }
 }

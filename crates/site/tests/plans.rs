@@ -74,9 +74,40 @@ fn a_database_password_goes_only_to_servers_that_need_it() {
     let site = example("4-tiered");
     for server in &site.servers {
         let secrets = site.secrets_of(server);
-        let needs =
-            server.has(Role::App) || server.has(Role::Database) && server.name.as_str() == "database1";
+        let needs = server.has(Role::App) || server.has(Role::Database);
         assert_eq!(secrets.keys().any(|name| name.starts_with("database-")), needs, "{}", server.name);
+    }
+}
+
+#[test]
+fn only_servers_that_speak_to_others_about_the_database_get_a_certificate() {
+    let site = example("4-tiered");
+    for server in &site.servers {
+        let is_one = [Role::App, Role::Database, Role::Coordinator].iter().any(|role| server.has(*role));
+        for name in ["site-authority", "server-certificate", "server-key"] {
+            assert_eq!(site.secrets_of(server).contains_key(name), is_one, "{name} of {}", server.name);
+        }
+    }
+    let alone = example("1-single");
+    assert!(!alone.secrets_of(&alone.servers[0]).contains_key("server-key"), "a single server speaks to nobody");
+}
+
+#[test]
+fn every_flow_between_two_servers_is_let_out_of_the_one_and_into_the_other() {
+    for name in ["2-distributed", "3-secured", "4-tiered"] {
+        let plans = example(name).plans(&Inputs::default());
+        for plan in &plans {
+            for flow in &plan.flows {
+                let Peer::Server(peer) = &flow.peer else { continue };
+                let other = plans.iter().find(|other| other.server == *peer).expect("a server of the site");
+                let is_met = other.flows.iter().any(|met| {
+                    met.direction != flow.direction
+                        && met.port == flow.port
+                        && met.peer == Peer::Server(plan.server.clone())
+                });
+                assert!(is_met, "{name}: {} has {flow:?}, {peer} does not", plan.server);
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which connections a server takes part in, each with its purpose in plain words.
 
-use super::edge;
+use super::{cluster, edge};
 use crate::model::{Role, Server, Site};
 use crate::plan::{Direction, Flow, Peer, Protocol};
 
@@ -33,23 +33,7 @@ pub(super) fn of(site: &Site, server: &Server) -> Vec<Flow> {
     } else if server.has(Role::Web) {
         flows.push(inwards(Protocol::Tcp, site.web.port, Peer::Anywhere, "web: HTTP from everyone"));
     }
-    if let Some(primary) = site.primary() {
-        let port = site.database.port;
-        if primary.name == server.name {
-            for other in site.with_role(Role::App).filter(|other| other.name != server.name) {
-                let peer = Peer::Server(other.name.clone());
-                flows.push(inwards(Protocol::Tcp, port, peer, "database: the app's reads and writes"));
-            }
-        } else if server.has(Role::App) {
-            flows.push(Flow {
-                direction: Direction::Out,
-                protocol: Protocol::Tcp,
-                port,
-                peer: Peer::Server(primary.name.clone()),
-                purpose: "database: the app's reads and writes".to_owned(),
-            });
-        }
-    }
+    flows.extend(inside(site).into_iter().filter_map(|inner| inner.seen_by(server)));
     flows
 }
 
@@ -64,4 +48,63 @@ fn purpose(site: &Site, server: &Server, port: u16) -> &'static str {
 
 fn inwards(protocol: Protocol, port: u16, peer: Peer, purpose: &str) -> Flow {
     Flow { direction: Direction::In, protocol, port, peer, purpose: purpose.to_owned() }
+}
+
+/// A connection from one server of the site to another.
+struct Inner<'a> {
+    from: &'a Server,
+    to: &'a Server,
+    port: u16,
+    purpose: &'static str,
+}
+
+impl Inner<'_> {
+    /// What it is to one of the servers.
+    fn seen_by(&self, server: &Server) -> Option<Flow> {
+        let (direction, peer) = match server.name == self.from.name {
+            true => (Direction::Out, self.to),
+            false if server.name == self.to.name => (Direction::In, self.from),
+            false => return None,
+        };
+        Some(Flow {
+            direction,
+            protocol: Protocol::Tcp,
+            port: self.port,
+            peer: Peer::Server(peer.name.clone()),
+            purpose: self.purpose.to_owned(),
+        })
+    }
+}
+
+/// What passes between servers for the database and for agreeing.
+fn inside<'a>(site: &'a Site) -> Vec<Inner<'a>> {
+    let mut inner = Vec::new();
+    let mut pass = |from: Role, to: Vec<&'a Server>, port: u16, purpose: &'static str| {
+        let mut found = Vec::new();
+        for from in site.with_role(from) {
+            let others = to.iter().filter(|to| to.name != from.name);
+            found.extend(others.map(|to| Inner { from, to, port, purpose }));
+        }
+        inner.extend(found);
+    };
+    let with = |role: Role| site.with_role(role).collect::<Vec<_>>();
+    let databases = with(Role::Database);
+    pass(Role::App, databases.clone(), site.database.port, "database: the app's reads and writes");
+    if site.has_replicas() {
+        pass(Role::Database, databases.clone(), site.database.port, "database: replication");
+        pass(Role::Database, databases, cluster::COPIES_PORT, "database: copies for new replicas");
+    }
+    if site.external_coordinator().is_empty() && site.has_replicas() {
+        let coordinators = with(Role::Coordinator);
+        for role in [Role::Database, Role::App] {
+            let purpose = "coordinator: who is the primary";
+            pass(role, coordinators.clone(), cluster::COORDINATOR_PORT, purpose);
+        }
+        let purpose = "coordinator: its members among themselves";
+        pass(Role::Coordinator, coordinators, cluster::COORDINATOR_PEER_PORT, purpose);
+    }
+    // A server with several roles needs some of them twice: one rule each is enough.
+    let mut seen = std::collections::BTreeSet::new();
+    inner.retain(|flow| seen.insert((flow.from.name.clone(), flow.to.name.clone(), flow.port)));
+    inner
 }

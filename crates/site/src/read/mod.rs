@@ -5,6 +5,7 @@
 
 mod agree;
 mod app;
+mod database;
 mod dns;
 mod edge;
 mod later;
@@ -13,10 +14,8 @@ mod server;
 
 use toml::de::DeTable;
 
-use crate::model::{
-    DatabaseSettings, Durability, Network, Network4, RouteRule, RouteTarget, Site, WebSettings,
-};
-use crate::plan::{Engine, HostPattern, WebLimits};
+use crate::model::{Network, Network4, RouteRule, RouteTarget, Site, WebSettings};
+use crate::plan::{HostPattern, WebLimits};
 use crate::problem::{Problem, SiteErrors};
 use crate::section::{At, Problems, Section};
 use crate::{ByteSize, DomainName, SiteName};
@@ -68,7 +67,7 @@ fn read_site(root: Section<'_>) -> Option<Site> {
     let apps = app::read(&root, domain.as_ref());
     let routes = read_routes(&root, &apps);
     let web = read_web(&root);
-    let database = read_database(&root, &servers);
+    let database = database::read(&root, &servers);
     let dns = dns::read(&root, domain.as_ref(), &servers);
     let edge = edge::read(&root, domain.as_ref(), &servers);
     let tls = later::tls(&root);
@@ -77,6 +76,7 @@ fn read_site(root: Section<'_>) -> Option<Site> {
     let coordinator = later::coordinator(&root);
     let backup = later::backup(&root);
     agree::check(&root, &network, &servers, &apps, &web, &database, &edge);
+    database::agree(&root, &servers, &database, coordinator.as_ref());
     secret::refuse_in(&root);
     let problems = root.problems;
     root.finish();
@@ -305,50 +305,4 @@ fn read_request_limits(section: &Section<'_>, limits: &mut WebLimits) {
             *field = time.as_secs().max(1) as u32;
         }
     }
-}
-
-fn read_database(root: &Section<'_>, servers: &[At<crate::model::Server>]) -> At<DatabaseSettings> {
-    let mut settings = DatabaseSettings {
-        engine: Engine::Mariadb,
-        port: 3306,
-        memory: None,
-        connections: 200,
-        durability: Durability::NoLoss,
-        prefer: None,
-    };
-    let Some(section) = root.section("database") else { return At { value: settings, at: 0..0 } };
-    if let Some(engine) = section.choice("engine", &[("mariadb", Engine::Mariadb), ("mysql", Engine::Mysql)])
-    {
-        settings.engine = engine.value;
-    }
-    if let Some(port) = section.integer("port", 1..=65535) {
-        settings.port = port.value as u16;
-    }
-    if let Some(memory) = section.parsed::<ByteSize>("memory", "a size") {
-        if memory.value < ByteSize::from_mebibytes(64) {
-            section.problems.note(&memory.at, "`memory` in [database] must be at least 64MiB");
-        }
-        settings.memory = Some(memory.value);
-    }
-    if let Some(connections) = section.integer("connections", 10..=100_000) {
-        settings.connections = connections.value as u32;
-    }
-    let durability = [("no-loss", Durability::NoLoss), ("available", Durability::Available)];
-    if let Some(durability) = section.choice("durability", &durability) {
-        settings.durability = durability.value;
-    }
-    if let Some(prefer) = section.string("prefer") {
-        let names: Vec<&str> = servers.iter().map(|server| server.value.name.as_str()).collect();
-        match servers.iter().find(|server| server.value.name.as_str() == prefer.value) {
-            Some(server) => settings.prefer = Some(server.value.name.clone()),
-            None => section.problems.help(
-                &prefer.at,
-                format!("there is no server `{}`", prefer.value),
-                crate::section::suggestion(&prefer.value, &names),
-            ),
-        }
-    }
-    let at = section.at.clone();
-    section.finish();
-    At { value: settings, at }
 }
