@@ -43,6 +43,9 @@ pub enum Error {
         /// What it did.
         reason: String,
     },
+    /// The site's own certificates.
+    #[error("the site's certificates: {0}")]
+    Identity(#[from] mainstay_identity::StoreError),
     /// A release could not be made.
     #[error("app {app}: {reason}")]
     Release {

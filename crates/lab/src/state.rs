@@ -7,6 +7,7 @@
 //!   lock           held by whoever changes the site
 //!   bin/DIGEST/    the binary that the hosts run; `current` points at one
 //!   secrets/       made once, mode 0600
+//!   identity/      the certificate authority of the site, and the certificates of its servers
 //!   releases/      built releases, before they go to the servers
 //!   hosts/NAME/    run/ (sockets), log/, etc/, disk.img or disk/, host.json, services.json
 //! ```

@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mainstay_app::{release, venv};
+use mainstay_identity::Store as Identities;
 use mainstay_site::model::AppKind;
 use mainstay_site::plan::HostPattern;
 use mainstay_site::{AppName, DomainName, Inputs, Plan, Site};
@@ -63,7 +64,9 @@ pub fn up(state: &State, options: &Options<'_>) -> Result<Outcome, Error> {
         changed.store(true, Ordering::Relaxed);
         (options.said)(host, what);
     };
-    let up = Up { options, state: &site_state, said: &said };
+    let folder = site_state.folder.join("identity");
+    let identity = Identities::open(&folder, &options.site.name, SystemTime::now())?;
+    let up = Up { options, state: &site_state, identity, said: &said };
     let binary = deliver::binary(&site_state)?;
     let inputs = up.inputs()?;
     let plans = options.site.plans(&inputs);
@@ -99,6 +102,8 @@ fn joined(thread: std::thread::ScopedJoinHandle<'_, Result<(), Error>>) -> Resul
 struct Up<'a> {
     options: &'a Options<'a>,
     state: &'a SiteState,
+    /// The site's certificate authority.
+    identity: Identities,
     said: &'a (dyn Fn(&str, &str) + Sync),
 }
 

@@ -205,7 +205,8 @@ impl Site {
 
     /// Where the database listens: for apps elsewhere and for replicas on its server's address, else on this machine only.
     fn database_address(&self, server: &Server) -> Ipv4Addr {
-        let serves_others = self.has_replicas() || self.with_role(Role::App).any(|other| other.name != server.name);
+        let serves_others =
+            self.has_replicas() || self.with_role(Role::App).any(|other| other.name != server.name);
         if serves_others { server.address } else { Ipv4Addr::LOCALHOST }
     }
 

@@ -41,7 +41,11 @@ impl Site {
         if server.has(Role::Database) {
             let waits = self.database.durability == Durability::NoLoss && count(Role::Database) == 2;
             if count(Role::Database) == 1 || waits {
-                return Some(if waits { "a second database, without which writes wait," } else { "database" });
+                return Some(if waits {
+                    "a second database, without which writes wait,"
+                } else {
+                    "database"
+                });
             }
         }
         let is_both = server.has(Role::Database) && server.has(Role::Coordinator);

@@ -89,7 +89,10 @@ fn only_servers_that_speak_to_others_about_the_database_get_a_certificate() {
         }
     }
     let alone = example("1-single");
-    assert!(!alone.secrets_of(&alone.servers[0]).contains_key("server-key"), "a single server speaks to nobody");
+    assert!(
+        !alone.secrets_of(&alone.servers[0]).contains_key("server-key"),
+        "a single server speaks to nobody"
+    );
 }
 
 #[test]

@@ -5,10 +5,12 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use mainstay_app::{release, venv};
+use mainstay_identity::Subject;
 use mainstay_process::fdstore::Notifier;
-use mainstay_site::model::SecretSource;
+use mainstay_site::model::{IdentityPart, SecretSource};
 use mainstay_site::plan::Runtime;
 use mainstay_site::{Plan, paths};
 use nix::sys::signal::Signal;
@@ -125,6 +127,8 @@ fn secrets(up: &Up<'_>, plan: &Plan, host: &HostRecord) -> Result<bool, Error> {
         return Ok(false);
     };
     let mut is_new = false;
+    let subject = Subject { server: plan.server.clone(), addresses: plan.addresses.clone() };
+    let issued = || up.identity.server(&subject, SystemTime::now());
     let folder = host.inside(&paths::secrets());
     fs::create_dir_all(&folder).map_err(file("make", &folder))?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).map_err(file("change", &folder))?;
@@ -135,6 +139,11 @@ fn secrets(up: &Up<'_>, plan: &Plan, host: &HostRecord) -> Result<bool, Error> {
                 let path = up.options.folder.join(path);
                 fs::read_to_string(&path).map_err(file("read", &path))?
             }
+            SecretSource::Identity(part) => match part {
+                IdentityPart::Authority => up.identity.trusted().to_owned(),
+                IdentityPart::Certificate => issued()?.certificate,
+                IdentityPart::Key => issued()?.key,
+            },
         };
         let path = folder.join(&name);
         if fs::read_to_string(&path).is_ok_and(|known| known == text) {
@@ -223,7 +232,7 @@ pub(super) fn services(
     write_atomically(&folder.services(), &text, 0o600)?;
     let store = wanted.first().map(|service| folder.run().join(format!("notify-{}", service.name)));
     let is_new = store.as_ref().is_some_and(|store| !store.exists());
-    let keep = |store: &Path| {
+    let keep = |store: &Path| -> Result<(), Error> {
         let notifier = Notifier::to(store).map_err(|error| host(name, error))?;
         for (descriptor_name, descriptor) in descriptors {
             notifier.keep(descriptor_name, &[*descriptor]).map_err(|error| host(name, error))?;

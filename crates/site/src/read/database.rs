@@ -75,10 +75,19 @@ fn member(section: &Section<'_>, servers: &[At<Server>], name: &At<String>) -> O
     Some(server.value.name.clone())
 }
 
-fn promotable(section: &Section<'_>, servers: &[At<Server>], settings: &DatabaseSettings, at: &std::ops::Range<usize>) {
+fn promotable(
+    section: &Section<'_>,
+    servers: &[At<Server>],
+    settings: &DatabaseSettings,
+    at: &std::ops::Range<usize>,
+) {
     let mut members = servers.iter().map(|server| &server.value).filter(|server| server.has(Role::Database));
     if settings.prefer.as_ref().is_some_and(|prefer| settings.never.contains(prefer)) {
-        section.problems.help(at, "the server that `prefer` names stands in `never` too", "take it out of one of them");
+        section.problems.help(
+            at,
+            "the server that `prefer` names stands in `never` too",
+            "take it out of one of them",
+        );
     }
     if !settings.never.is_empty() && members.all(|server| settings.never.contains(&server.name)) {
         section.problems.help(
