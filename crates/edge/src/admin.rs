@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use mainstay_http::admin::{Call, Reply, Router};
 use mainstay_http::metrics::Registry;
-use mainstay_http::{Phase, Shutdown};
+use mainstay_http::{Shutdown, role};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -22,15 +22,9 @@ struct InForceReply {
 
 /// The router of the role's admin socket.
 pub(crate) fn router(registry: &Registry, shutdown: &Shutdown, commands: &mpsc::Sender<Command>) -> Router {
-    let health = shutdown.clone();
     let (status, config) = (commands.clone(), commands.clone());
     let (upstream, maintenance, purge) = (commands.clone(), commands.clone(), commands.clone());
-    Router::new()
-        .health(move || match health.phase() {
-            Phase::Running => Ok(()),
-            Phase::Draining | Phase::Ended => Err("the role is stopping".to_owned()),
-        })
-        .metrics(registry)
+    role::routes(registry, shutdown)
         .route(Method::GET, "/status", move |_| {
             let commands = status.clone();
             async move {
