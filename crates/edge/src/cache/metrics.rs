@@ -50,8 +50,9 @@ impl CacheMetrics {
 /// Registers what is asked for at each scrape.
 pub(crate) fn watch(registry: &Registry, store: &Arc<Store>) {
     let bytes = Arc::clone(store);
-    registry
-        .computed("mainstay_edge_cache_stored_bytes", "Memory of stored responses.", move || bytes.size().0 as f64);
+    registry.computed("mainstay_edge_cache_stored_bytes", "Memory of stored responses.", move || {
+        bytes.size().0 as f64
+    });
     let entries = Arc::clone(store);
     registry.computed("mainstay_edge_cache_entries", "Stored responses.", move || entries.size().1 as f64);
 }
