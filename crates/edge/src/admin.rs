@@ -55,11 +55,9 @@ pub(crate) fn router(registry: &Registry, shutdown: &Shutdown, commands: &mpsc::
         .route(Method::POST, "/cache/purge", move |call| {
             let commands = purge.clone();
             async move {
-                let wish = match (call.parameter("url"), call.parameter("prefix"), call.query.as_str()) {
-                    (Some(url), None, _) => Purge::Url(url.to_owned()),
-                    (None, Some(prefix), _) => Purge::Prefix(prefix.to_owned()),
-                    (None, None, "all" | "all=true") => Purge::All,
-                    _ => return Reply::text(StatusCode::BAD_REQUEST, "say `url`, `prefix` or `all`\n"),
+                let wish: Purge = match call.json() {
+                    Ok(wish) => wish,
+                    Err(reply) => return reply,
                 };
                 match ask(&commands, |reply| Command::Purge(wish, reply)).await {
                     Ok(Ok(count)) => Reply::text(StatusCode::OK, format!("{count}\n")),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use crate::balance::UpstreamId;
@@ -52,8 +53,9 @@ pub(crate) enum Command {
     Digest(oneshot::Sender<(String, Option<Refusal>)>),
 }
 
-/// What the cache is to forget.
-#[derive(Debug, Clone)]
+/// What the cache is to forget: `{"url": "https://..."}`, `{"prefix": "https://..."}` or `"all"`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Purge {
     Url(String),
     Prefix(String),

@@ -108,6 +108,12 @@ impl Edge {
         self.runtime.block_on(client::post(socket, path, None)).unwrap()
     }
 
+    /// Makes the cache forget.
+    pub(crate) fn purge(&self, what: &str) -> Answer {
+        let socket = self.folder.path().join("run/admin.sock");
+        self.runtime.block_on(client::post(socket, "/cache/purge", Some(what))).unwrap()
+    }
+
     pub(crate) fn status(&self) -> serde_json::Value {
         self.admin_get("/status").json().unwrap()
     }
