@@ -11,6 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -416,16 +417,19 @@ fn when_php_fpm_is_killed_requests_wait_for_its_successor() {
     assert!(failed <= 1, "only the one in flight may fail: {failed} of {answered} requests");
 }
 
-/// Made once for both Python stories; they need a package index.
-fn environment() -> PathBuf {
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("venvs");
-    fs::create_dir_all(&cache).unwrap();
-    open_to_all(&cache);
-    let requirements = cache.join(format!("requirements-{}.txt", std::process::id()));
-    fs::write(&requirements, "# nothing but the servers\n").unwrap();
-    let id = venv::build(&requirements, &cache).unwrap();
-    fs::remove_file(&requirements).unwrap();
-    cache.join(id)
+/// Made once for both Python stories, which may run at the same time; they need a package index.
+fn environment() -> &'static Path {
+    static MADE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("venvs");
+        fs::create_dir_all(&cache).unwrap();
+        open_to_all(&cache);
+        let requirements = cache.join(format!("requirements-{}.txt", std::process::id()));
+        fs::write(&requirements, "# nothing but the servers\n").unwrap();
+        let id = venv::build(&requirements, &cache).unwrap();
+        fs::remove_file(&requirements).unwrap();
+        cache.join(id)
+    });
+    &MADE
 }
 
 fn python(interface: &str, code: &str) -> Stage {
