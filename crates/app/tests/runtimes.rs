@@ -207,8 +207,11 @@ fn connected(socket: &Path) -> Option<UnixStream> {
 }
 
 /// One request over HTTP; the response's body.
+/// One GET, as the web server sends it: once more if the app hung up without a word. A server that is asked to stop
+/// closes connections that it has accepted and not read.
 fn get(socket: &Path, path: &str) -> Option<String> {
-    answer(connected(socket)?, path)
+    let ask = || answer(connected(socket)?, path);
+    ask().or_else(ask)
 }
 
 fn answer(mut stream: impl std::io::Read + std::io::Write, path: &str) -> Option<String> {
