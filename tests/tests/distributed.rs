@@ -219,6 +219,12 @@ fn with_a_certificate_visitors_are_led_to_https_and_a_renewed_one_is_served_at_o
     let way = format!("www.foobar.com:{port}:127.0.0.1");
     let page = lab.browse(&format!("https://www.foobar.com:{port}/"), &["-k", "--resolve", &way]);
     assert_eq!(page.status, 200);
+    // And as a browser goes, from the printed address.
+    let url = lab.url();
+    let sent = lab.browse(&format!("{url}style.css?a=1"), &[]);
+    let there = format!("https://localhost:{port}/style.css?a=1");
+    assert_eq!((sent.status, sent.header("location")), (308, Some(there.as_str())));
+    assert_eq!(lab.browse(&there, &["-k"]).status, 200);
 
     let serial = || {
         let script = "openssl s_client -connect www.foobar.com:443 -servername www.foobar.com </dev/null 2>/dev/null \

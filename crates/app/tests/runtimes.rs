@@ -11,6 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -157,9 +158,17 @@ impl Running {
         };
         assert!(Command::new("kill").arg(name).arg(self.child.id().to_string()).status().unwrap().success());
     }
-}
 
-impl Running {
+    /// How many children the process has.
+    fn workers(&self) -> usize {
+        let mine = self.child.id().to_string();
+        // PID (NAME) STATE PARENT, and a name may hold anything.
+        let parent = |stat: &str| stat.rsplit_once(") ")?.1.split(' ').nth(1).map(str::to_owned);
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let stats = processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+        stats.filter(|stat| parent(stat).as_deref() == Some(&mine)).count()
+    }
+
     /// The whole group, workers that lost their master included. It may be gone already.
     fn signal_group(&self, signal: &str) {
         let group = format!("-{}", self.child.id());
@@ -198,8 +207,11 @@ fn connected(socket: &Path) -> Option<UnixStream> {
 }
 
 /// One request over HTTP; the response's body.
+/// One GET, as the web server sends it: once more if the app hung up without a word. A server that is asked to stop
+/// closes connections that it has accepted and not read.
 fn get(socket: &Path, path: &str) -> Option<String> {
-    answer(connected(socket)?, path)
+    let ask = || answer(connected(socket)?, path);
+    ask().or_else(ask)
 }
 
 fn answer(mut stream: impl std::io::Read + std::io::Write, path: &str) -> Option<String> {
@@ -298,7 +310,11 @@ fn php_stage() -> (Stage, PathBuf) {
         "kind": "php", "workers": 2, "settings": {"memory_limit": "77M"},
     });
     let code = "<?php
-        if (isset($_GET['slow'])) { touch(getenv('APP_DATA') . '/uploads/began'); usleep(500000); exit('slow'); }
+        if (isset($_GET['slow'])) {
+            touch(getenv('APP_DATA') . '/uploads/began');
+            while (!file_exists(getenv('APP_DATA') . '/uploads/go')) { usleep(1000); clearstatcache(); }
+            exit('slow');
+        }
         echo json_encode(['env' => getenv(), 'memory' => ini_get('memory_limit'), 'pid' => getmypid(),
             'socket' => ini_get('mysqli.default_socket'), 'mysqli' => extension_loaded('mysqli'),
             'writes' => file_put_contents(getenv('APP_DATA') . '/uploads/x', 'y'),
@@ -371,9 +387,12 @@ fn php_fpm_that_is_asked_to_stop_finishes_what_it_began() {
         let (socket, script) = (socket.clone(), script.clone());
         move || fast_cgi(&socket, &script, "slow=1")
     });
-    let began = stage.folder.path().join("lib/data/shop/uploads/began");
-    stage.until("working", || began.exists().then_some(()));
+    let uploads = stage.folder.path().join("lib/data/shop/uploads");
+    stage.until("working", || uploads.join("began").exists().then_some(()));
     running.ask_to_stop(stage.spec.stop.signal);
+    // The worker that has nothing to do ends at once: the other one was asked too.
+    stage.until("stopping", || (running.workers() == 1).then_some(()));
+    fs::write(uploads.join("go"), "").unwrap();
     assert_eq!(slow.join().unwrap().as_deref(), Some("slow"));
     let exit = stage.until("ended", || running.child.try_wait().unwrap());
     assert!(exit.success(), "{exit}");
@@ -401,16 +420,19 @@ fn when_php_fpm_is_killed_requests_wait_for_its_successor() {
     assert!(failed <= 1, "only the one in flight may fail: {failed} of {answered} requests");
 }
 
-/// Made once for both Python stories; they need a package index.
-fn environment() -> PathBuf {
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("venvs");
-    fs::create_dir_all(&cache).unwrap();
-    open_to_all(&cache);
-    let requirements = cache.join(format!("requirements-{}.txt", std::process::id()));
-    fs::write(&requirements, "# nothing but the servers\n").unwrap();
-    let id = venv::build(&requirements, &cache).unwrap();
-    fs::remove_file(&requirements).unwrap();
-    cache.join(id)
+/// Made once for both Python stories, which may run at the same time; they need a package index.
+fn environment() -> &'static Path {
+    static MADE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("venvs");
+        fs::create_dir_all(&cache).unwrap();
+        open_to_all(&cache);
+        let requirements = cache.join(format!("requirements-{}.txt", std::process::id()));
+        fs::write(&requirements, "# nothing but the servers\n").unwrap();
+        let id = venv::build(&requirements, &cache).unwrap();
+        fs::remove_file(&requirements).unwrap();
+        cache.join(id)
+    });
+    &MADE
 }
 
 fn python(interface: &str, code: &str) -> Stage {

@@ -9,16 +9,15 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mainstay_http::admin::{self, AdminSocket, Router};
+use mainstay_http::admin::AdminSocket;
 use mainstay_http::metrics::Registry;
+use mainstay_http::role::{self, AdminError};
 use mainstay_http::{Phase, Shutdown};
-use mainstay_process::InheritedError;
-use mainstay_process::sockets::SocketError;
+use mainstay_process::WorkerSocketsError;
 use mainstay_site::plan::DnsPlan;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::runtime::LocalOptions;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::metrics::Metrics;
@@ -30,8 +29,6 @@ use crate::{tcp, udp};
 
 /// Time for connections to end once the role is asked to stop; less than the agent waits before it kills.
 const DRAIN: Duration = Duration::from_secs(4);
-/// Mode of the admin socket: the role's own user and group, and root.
-const ADMIN_MODE: u32 = 0o660;
 
 /// What the role is to do, as the agent writes it. Other fields in the file are not for this role.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,29 +45,18 @@ pub enum Error {
     /// A zone of the plan cannot be served.
     #[error("a zone cannot be served: {0}")]
     Zone(#[from] ZoneError),
-    /// The sockets that were handed over cannot be used.
+    /// There are no sockets to serve.
     #[error(transparent)]
-    Inherited(#[from] InheritedError),
-    /// An address cannot be listened on.
-    #[error(transparent)]
-    Listen(#[from] SocketError),
+    Sockets(#[from] WorkerSocketsError),
     /// A socket that is no DNS server's was handed over.
     #[error("the socket {0} was handed over, but DNS is served on UDP and TCP only")]
     ForeignSocket(PathBuf),
-    /// Neither the plan nor the agent names an address.
-    #[error("there is no address to listen on")]
-    NoAddress,
     /// The operating system refused a socket, thread or signal.
     #[error("the operating system refused: {0}")]
     Socket(#[source] io::Error),
     /// The admin socket cannot be made.
-    #[error("the admin socket {path} cannot be made: {source}")]
-    Admin {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// A worker ended although nobody asked it to.
     #[error("a worker failed; the log says why")]
     Worker,
@@ -78,36 +64,17 @@ pub enum Error {
 
 /// Runs the role until it is asked to stop (SIGTERM or SIGINT) and has drained. A second signal ends it at once.
 pub fn run(config: &Config) -> Result<(), Error> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Socket)?;
+    let main = role::Main::new().map_err(Error::Socket)?;
     let server = Server::start(config)?;
     let shutdown = server.shutdown().clone();
-    runtime
-        .block_on(async {
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            let mut asked = async || {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-            };
-            tokio::select! {
-                () = asked() => {}
-                () = shutdown.reached(Phase::Draining) => {}
-            }
-            tracing::info!("draining");
-            shutdown.drain();
-            tokio::select! {
-                () = asked() => {}
-                () = tokio::time::sleep(DRAIN) => {}
-                () = server.drained() => {}
-            }
-            shutdown.end();
-            Ok(())
-        })
-        .map_err(Error::Socket)?;
-    server.join()
+    main.spawn(end_after_draining(shutdown.clone()));
+    main.run(&shutdown, move || server.join()).map_err(Error::Socket)?
+}
+
+async fn end_after_draining(shutdown: Shutdown) {
+    shutdown.reached(Phase::Draining).await;
+    tokio::time::sleep(DRAIN).await;
+    shutdown.end();
 }
 
 /// A running DNS server. Dropping it without [`join`](Self::join) leaves its threads running.
@@ -165,18 +132,7 @@ impl Server {
                 Error::Socket(error)
             })?);
         }
-        let path = config.run.join("admin.sock");
-        let health = shutdown.clone();
-        let router = Router::new()
-            .health(move || match health.phase() {
-                Phase::Running => Ok(()),
-                Phase::Draining | Phase::Ended => Err("the role is stopping".to_owned()),
-            })
-            .metrics(&registry);
-        let admin = admin::serve(&path, ADMIN_MODE, router).map_err(|source| {
-            shutdown.end();
-            Error::Admin { path, source }
-        })?;
+        let admin = role::serve_admin(&config.run, role::routes(&registry, &shutdown), &shutdown)?;
         tracing::info!(workers, zones = config.plan.zones.len(), listen = ?config.plan.listen, "answering");
         Ok(Self { threads, shutdown, _admin: admin })
     }
@@ -193,12 +149,6 @@ impl Server {
             result = result.and(thread.join().unwrap_or(Err(Error::Worker)));
         }
         result
-    }
-
-    async fn drained(&self) {
-        while !self.threads.iter().all(JoinHandle::is_finished) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use mainstay_http::admin::{Call, Reply, Router};
 use mainstay_http::metrics::Registry;
-use mainstay_http::{Phase, Shutdown};
+use mainstay_http::{Shutdown, role};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -22,15 +22,9 @@ struct InForceReply {
 
 /// The router of the role's admin socket.
 pub(crate) fn router(registry: &Registry, shutdown: &Shutdown, commands: &mpsc::Sender<Command>) -> Router {
-    let health = shutdown.clone();
     let (status, config) = (commands.clone(), commands.clone());
     let (upstream, maintenance, purge) = (commands.clone(), commands.clone(), commands.clone());
-    Router::new()
-        .health(move || match health.phase() {
-            Phase::Running => Ok(()),
-            Phase::Draining | Phase::Ended => Err("the role is stopping".to_owned()),
-        })
-        .metrics(registry)
+    role::routes(registry, shutdown)
         .route(Method::GET, "/status", move |_| {
             let commands = status.clone();
             async move {
@@ -61,11 +55,9 @@ pub(crate) fn router(registry: &Registry, shutdown: &Shutdown, commands: &mpsc::
         .route(Method::POST, "/cache/purge", move |call| {
             let commands = purge.clone();
             async move {
-                let wish = match (call.parameter("url"), call.parameter("prefix"), call.query.as_str()) {
-                    (Some(url), None, _) => Purge::Url(url.to_owned()),
-                    (None, Some(prefix), _) => Purge::Prefix(prefix.to_owned()),
-                    (None, None, "all" | "all=true") => Purge::All,
-                    _ => return Reply::text(StatusCode::BAD_REQUEST, "say `url`, `prefix` or `all`\n"),
+                let wish: Purge = match call.json() {
+                    Ok(wish) => wish,
+                    Err(reply) => return reply,
                 };
                 match ask(&commands, |reply| Command::Purge(wish, reply)).await {
                     Ok(Ok(count)) => Reply::text(StatusCode::OK, format!("{count}\n")),

@@ -88,7 +88,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("key"), "k").unwrap();
         let config = Config {
-            plan: crate::fixture::plan(),
+            plan: crate::fixture::plan("127.0.0.1:80".parse().unwrap(), Vec::new()),
             run: PathBuf::new(),
             log: PathBuf::new(),
             secrets: folder.path().to_owned(),

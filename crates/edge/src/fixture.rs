@@ -1,25 +1,24 @@
-//! The least plan there is, for tests.
+//! The least plan there is, for the tests of modules and for the stories.
+
+use std::net::SocketAddr;
 
 use mainstay_site::plan::edge::{
-    BalancePlan, EdgeListener, EdgePlan, EdgeRoute, FieldEdits, RetryPlan, RouteAction, RouteCondition,
-    Upstream, UpstreamGroup, UpstreamProtocol,
+    BalancePlan, EdgeListener, EdgePlan, EdgeRoute, FieldEdits, PathCondition, RetryPlan, RouteAction,
+    RouteCondition, Upstream, UpstreamGroup, UpstreamProtocol,
 };
 use mainstay_site::plan::{HostPattern, WebLimits};
 
-pub(crate) fn plan() -> EdgePlan {
+/// Listens on one address and forwards everything to the group `web`.
+pub(crate) fn plan(listen: SocketAddr, groups: Vec<UpstreamGroup>) -> EdgePlan {
     EdgePlan {
         server: "lb1".to_owned().try_into().unwrap(),
-        listeners: vec![EdgeListener {
-            address: "127.0.0.1:80".parse().unwrap(),
-            tls: false,
-            proxy_protocol: false,
-        }],
         redirect_to_tls: false,
+        listeners: vec![EdgeListener { address: listen, tls: false, proxy_protocol: false }],
         tcp: Vec::new(),
         certificates: Vec::new(),
         hosts: vec![host("a.test"), host("*.b.test")],
-        routes: vec![route("all", RouteCondition::default())],
-        groups: vec![group("web", &["127.0.0.1:1"])],
+        routes: vec![route("all", "/")],
+        groups,
         trusted_proxies: Vec::new(),
         limits: WebLimits::default(),
         connections_per_client: 0,
@@ -39,10 +38,14 @@ pub(crate) fn host(pattern: &str) -> HostPattern {
     HostPattern { name: name.to_owned().try_into().unwrap(), wildcard }
 }
 
-pub(crate) fn route(name: &str, condition: RouteCondition) -> EdgeRoute {
+/// A route to the group `web`.
+pub(crate) fn route(name: &str, prefix: &str) -> EdgeRoute {
     EdgeRoute {
         name: name.to_owned(),
-        condition,
+        condition: RouteCondition {
+            path: PathCondition::Prefix(prefix.to_owned()),
+            ..RouteCondition::default()
+        },
         action: RouteAction::Forward { groups: vec![("web".to_owned(), 1)], rewrite: None, host: None },
         request_fields: FieldEdits::default(),
         response_fields: FieldEdits::default(),
@@ -54,19 +57,17 @@ pub(crate) fn route(name: &str, condition: RouteCondition) -> EdgeRoute {
     }
 }
 
-pub(crate) fn group(name: &str, addresses: &[&str]) -> UpstreamGroup {
-    let upstream = |(number, address): (usize, &&str)| Upstream {
-        name: format!("u{number}"),
-        address: address.parse().unwrap(),
-        weight: 100,
-        backup: false,
-        drain: false,
-    };
+pub(crate) fn upstream(name: &str, address: SocketAddr) -> Upstream {
+    Upstream { name: name.to_owned(), address, weight: 100, backup: false, drain: false }
+}
+
+/// A group that takes turns and checks nothing.
+pub(crate) fn group(name: &str, upstreams: Vec<Upstream>) -> UpstreamGroup {
     UpstreamGroup {
         name: name.to_owned(),
         balance: BalancePlan::RoundRobin,
         sticky: None,
-        upstreams: addresses.iter().enumerate().map(upstream).collect(),
+        upstreams,
         protocol: UpstreamProtocol::Http1,
         tls: None,
         proxy_protocol: None,
@@ -75,11 +76,11 @@ pub(crate) fn group(name: &str, addresses: &[&str]) -> UpstreamGroup {
         slow_start_ms: 0,
         connections: 0,
         queue: 100,
-        queue_ms: 1000,
-        connect_ms: 1000,
-        first_byte_ms: 5000,
-        between_bytes_ms: 5000,
-        idle_ms: 5000,
+        queue_ms: 5000,
+        connect_ms: 2000,
+        first_byte_ms: 10_000,
+        between_bytes_ms: 10_000,
+        idle_ms: 30_000,
         retry: RetryPlan { attempts: 2, budget_percent: 20, on_status: true },
     }
 }

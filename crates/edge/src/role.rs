@@ -3,27 +3,24 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mainstay_http::access_log::{self, AccessLog, Writer};
-use mainstay_http::admin::{self, AdminSocket};
+use mainstay_http::admin::AdminSocket;
 use mainstay_http::metrics::{EngineMetrics, Registry};
 use mainstay_http::networks::Networks;
 use mainstay_http::request_id::{self, RequestIds};
+use mainstay_http::role::{self, AdminError};
 use mainstay_http::settings::{Limits, Timeouts};
 use mainstay_http::{Phase, Server as Engine, Settings, Shutdown};
-use mainstay_process::InheritedError;
-use mainstay_process::sockets::SocketError;
+use mainstay_process::WorkerSocketsError;
 use mainstay_site::plan::EdgePlan;
-use mainstay_site::plan::WebLimits;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::runtime::{LocalOptions, LocalRuntime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::adopt;
@@ -38,33 +35,25 @@ use crate::service::{Edge, Worker};
 use crate::services::{Chooser, Current, Services};
 use crate::site::Site;
 use crate::tcp::{self, TcpMetrics};
-use crate::{admin as admin_routes, sockets};
+use crate::{admin, sockets};
 
 /// Time for requests to end once the role is asked to stop.
 const DRAIN: Duration = Duration::from_secs(35);
-/// Mode of the admin socket: the role's own user and group, and root.
-const ADMIN_MODE: u32 = 0o660;
 /// Commands that wait for the control thread.
 const COMMANDS: usize = 64;
 
 /// Why the role cannot run.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The sockets that were handed over cannot be used.
+    /// There are no sockets to serve.
     #[error(transparent)]
-    Inherited(#[from] InheritedError),
-    /// An address cannot be listened on.
-    #[error(transparent)]
-    Listen(#[from] SocketError),
+    Sockets(#[from] WorkerSocketsError),
     /// A socket was handed over that no listener of the plan is for.
     #[error("the socket {0} was handed over, but the plan has no listener there")]
     ForeignSocket(String),
     /// The plan names an address for which there is no socket.
     #[error("no socket for {0} was handed over")]
     NoSocket(SocketAddr),
-    /// Neither the plan nor the agent names an address.
-    #[error("there is no address to listen on")]
-    NoAddress,
     /// The configuration cannot be carried out.
     #[error("the configuration cannot be carried out: {0}")]
     Config(String),
@@ -75,13 +64,8 @@ pub enum Error {
     #[error("the operating system gave no random bytes: {0}")]
     Random(#[from] getrandom::Error),
     /// The admin socket cannot be made.
-    #[error("the admin socket {path} cannot be made: {source}")]
-    Admin {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Admin(#[from] AdminError),
 }
 
 /// Runs the role until it is asked to stop (SIGTERM or SIGINT) and has drained. A second signal ends it at once. At
@@ -91,62 +75,40 @@ pub fn run(
     config: Config,
     reload: impl FnMut() -> Result<Config, String> + Send + 'static,
 ) -> Result<(), Error> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;
-    // Signals are listened for before anyone can learn that the role runs.
-    let (mut terminate, mut interrupt, mut hang_up) = runtime
-        .block_on(async {
-            Ok((
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::hangup())?,
-            ))
-        })
-        .map_err(Error::System)?;
-    raise_descriptor_limit(&config.plan.limits);
+    let main = role::Main::new().map_err(Error::System)?;
+    let hang_up = main.hang_up().map_err(Error::System)?;
+    role::raise_descriptor_limit(config.plan.limits.connections);
     let sockets = sockets::open(&config.plan)?;
     let server = Server::start(config, sockets)?;
     let shutdown = server.shutdown().clone();
-    let reloader = server.reloader();
-    let (ended, mut end) = oneshot::channel();
-    let waiter = std::thread::spawn(move || {
-        let result = server.join();
-        // Nobody waits for it any more if a second signal came.
-        let _ = ended.send(());
-        result
-    });
-    runtime.block_on(async {
-        let reload = Arc::new(Mutex::new(reload));
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                () = shutdown.reached(Phase::Draining) => break,
-                Some(()) = hang_up.recv() => {
-                    // It reads files: not on the thread that has to hear signals.
-                    let reload = Arc::clone(&reload);
-                    let read = tokio::task::spawn_blocking(move || {
-                        let mut reload = reload.lock().unwrap_or_else(PoisonError::into_inner);
-                        reload()
-                    });
-                    match read.await.unwrap_or_else(|error| Err(error.to_string())) {
-                        // What became of it is told in the log and in the status.
-                        Ok(config) => drop(reloader.reload(config).await),
-                        Err(why) => reloader.refuse(why).await,
-                    }
-                }
-            }
-        }
-        tracing::info!("draining");
-        shutdown.drain();
+    main.spawn(reload_when_asked(hang_up, server.reloader(), shutdown.clone(), reload));
+    main.run(&shutdown, move || server.join()).map_err(Error::System)?
+}
+
+async fn reload_when_asked(
+    mut hang_up: Signal,
+    reloader: Reloader,
+    shutdown: Shutdown,
+    reload: impl FnMut() -> Result<Config, String> + Send + 'static,
+) {
+    let reload = Arc::new(Mutex::new(reload));
+    loop {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = &mut end => {}
+            () = shutdown.reached(Phase::Draining) => return,
+            Some(()) = hang_up.recv() => {}
         }
-        shutdown.end();
-    });
-    waiter.join().unwrap_or_else(|_| Err(Error::System(io::Error::other("a thread panicked"))))
+        // It reads files: not on the thread that has to hear signals.
+        let reload = Arc::clone(&reload);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut reload = reload.lock().unwrap_or_else(PoisonError::into_inner);
+            reload()
+        });
+        match read.await.unwrap_or_else(|error| Err(error.to_string())) {
+            // What became of it is told in the log and in the status.
+            Ok(config) => drop(reloader.reload(config).await),
+            Err(why) => reloader.refuse(why).await,
+        }
+    }
 }
 
 /// Gives a running server new configurations. Clones reach the same server.
@@ -199,8 +161,8 @@ impl Server {
         let trusted = Networks::parse(&plan.trusted_proxies).map_err(Error::Config)?;
         let services = Services::new(plan, &tls).map_err(Error::Config)?;
         let sockets::Assigned { http: listeners, tcp } = sockets::assign(plan, sockets, &tls, &services)?;
-        let writer = access_log::start(log_file(&config)).map_err(Error::System)?;
-        let path = config.run.join("admin.sock");
+        let writer = access_log::start(role::access_log(&config.log, "edge")).map_err(Error::System)?;
+        let run = config.run.clone();
         let (told, reports) = mpsc::channel(TOLD);
         let (commands, orders) = mpsc::channel(COMMANDS);
         let mut ways = Vec::new();
@@ -255,11 +217,8 @@ impl Server {
             shutdown.end();
             Error::System(error)
         })?;
-        let router = admin_routes::router(&registry, &shutdown, &commands);
-        let admin = admin::serve(&path, ADMIN_MODE, router).map_err(|source| {
-            shutdown.end();
-            Error::Admin { path, source }
-        })?;
+        let router = admin::router(&registry, &shutdown, &commands);
+        let admin = role::serve_admin(&run, router, &shutdown)?;
         tracing::info!(workers, routes = plan.routes.len(), groups = plan.groups.len(), "answering");
         Ok(Self { engine, tcp, shutdown, writer, control, commands, registry, _admin: admin })
     }
@@ -360,31 +319,6 @@ async fn give_up_pools(worker: Weak<Worker>, shutdown: Shutdown) {
             group.close_idle();
         }
     }
-}
-
-/// A connection takes a descriptor, and so does one to an upstream.
-fn raise_descriptor_limit(limits: &WebLimits) {
-    let wanted = u64::from(limits.connections) * 2 + 8192;
-    let now = getrlimit(Resource::Nofile);
-    let raised = now.maximum.map_or(wanted, |most| most.min(wanted));
-    if now.current.is_some_and(|current| current < raised) {
-        let limit = Rlimit { current: Some(raised), maximum: now.maximum };
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::warn!(%error, raised, "the limit of open files cannot be raised");
-        }
-    }
-    if raised < wanted {
-        tracing::warn!(raised, wanted, "the limit of open files allows fewer connections than the plan");
-    }
-}
-
-/// `LOG/edge/access.log`. The agent makes the folder for the role's user; who runs the role by hand may write to it too.
-fn log_file(config: &Config) -> PathBuf {
-    let folder = config.log.join("edge");
-    if let Err(error) = std::fs::create_dir_all(&folder) {
-        tracing::warn!(path = %folder.display(), %error, "the access log's folder cannot be made");
-    }
-    folder.join("access.log")
 }
 
 fn settings(plan: &EdgePlan, trusted: &Networks) -> Settings {

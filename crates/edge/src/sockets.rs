@@ -1,12 +1,10 @@
 //! The sockets of each worker: those that the agent handed over, or, started by hand, our own.
 
-use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 
 use mainstay_http::networks::Networks;
 use mainstay_http::{Listener, worker::ListenerOptions};
-use mainstay_process::sockets::Sockets;
-use mainstay_process::{InheritedSocket, SocketSpec, inherited_sockets};
+use mainstay_process::{InheritedSocket, SocketSpec, worker_sockets};
 use mainstay_site::plan::EdgePlan;
 
 use crate::certificates::Served;
@@ -14,46 +12,18 @@ use crate::role::Error;
 use crate::services::Services;
 use crate::tcp::Listening;
 
-/// Opens or takes over the sockets of a plan, a list for each worker. Every socket is some worker's: a share that nobody
-/// serves would swallow its part of the connections.
+/// Opens or takes over the sockets of a plan, a list for each worker.
 pub(crate) fn open(plan: &EdgePlan) -> Result<Vec<Vec<TcpListener>>, Error> {
-    let inherited = inherited_sockets()?;
-    let sockets = if inherited.is_empty() { own(plan)? } else { inherited };
-    let mut workers: Vec<Vec<TcpListener>> = Vec::new();
-    let mut next: HashMap<SocketAddr, usize> = HashMap::new();
-    for socket in sockets {
-        match socket {
-            InheritedSocket::Tcp { address, listener } => {
-                let index = next.entry(address).or_default();
-                if workers.len() == *index {
-                    workers.push(Vec::new());
-                }
-                workers[*index].push(listener);
-                *index += 1;
-            }
-            InheritedSocket::Unix { path, .. } => {
-                return Err(Error::ForeignSocket(path.display().to_string()));
-            }
-            InheritedSocket::Udp { address, .. } => return Err(Error::ForeignSocket(address.to_string())),
-        }
-    }
-    if workers.is_empty() { Err(Error::NoAddress) } else { Ok(workers) }
-}
-
-fn own(plan: &EdgePlan) -> Result<Vec<InheritedSocket>, Error> {
-    let shares = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(64)) as u16;
-    let mut sockets = Sockets::default();
-    let mut opened = Vec::new();
     let http = plan.listeners.iter().map(|listener| listener.address);
-    for address in http.chain(plan.tcp.iter().map(|service| service.listen)) {
-        let spec = SocketSpec::Tcp { address, shares };
-        sockets.open(&spec)?;
-        for (_, descriptor) in sockets.of(std::slice::from_ref(&spec))? {
-            let descriptor = descriptor.try_clone_to_owned().map_err(Error::System)?;
-            opened.push(InheritedSocket::Tcp { address, listener: TcpListener::from(descriptor) });
-        }
-    }
-    Ok(opened)
+    let addresses = http.chain(plan.tcp.iter().map(|service| service.listen));
+    let own = |shares| addresses.map(|address| SocketSpec::Tcp { address, shares }).collect();
+    let listener = |socket| match socket {
+        InheritedSocket::Tcp { listener, .. } => Ok(listener),
+        InheritedSocket::Unix { path, .. } => Err(Error::ForeignSocket(path.display().to_string())),
+        InheritedSocket::Udp { address, .. } => Err(Error::ForeignSocket(address.to_string())),
+    };
+    let listeners = |sockets: Vec<_>| sockets.into_iter().map(listener).collect();
+    worker_sockets(own)?.into_iter().map(listeners).collect()
 }
 
 /// What sockets are for, by worker.

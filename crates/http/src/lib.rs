@@ -9,6 +9,8 @@
 //!
 //! What strangers send is parsed without I/O, in one strict reading; whatever two servers could read in two ways is
 //! refused. Deadlines and limits are all in [`settings`].
+//!
+//! What every role's process does around its workers, DNS servers' too, is in [`role`] and [`admin`].
 
 mod body;
 mod error;
@@ -40,6 +42,7 @@ pub mod pool;
 pub mod proxy_protocol;
 pub mod range;
 pub mod request_id;
+pub mod role;
 pub mod settings;
 pub mod tls;
 pub mod unix_path;

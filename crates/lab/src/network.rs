@@ -197,3 +197,8 @@ pub(crate) fn entries(site: &Site) -> Vec<IpAddr> {
 pub(crate) fn http_port(site: &Site) -> u16 {
     if site.has_edge() { 80 } else { site.web.port }
 }
+
+/// Whether visitors who speak HTTP are sent to HTTPS.
+pub(crate) fn redirects_to_https(site: &Site) -> bool {
+    !site.certificate_files().is_empty() && site.tls.as_ref().is_some_and(|tls| tls.redirect)
+}

@@ -140,6 +140,9 @@ pub(crate) enum Command {
     /// The way from this machine's browser into the lab
     #[command(hide = true)]
     LabGateway {
+        /// The port of the real machine that HTTP is redirected to
+        #[arg(long)]
+        redirect_to: Option<u16>,
         /// Where it leads
         entries: Vec<std::net::SocketAddr>,
     },

@@ -85,8 +85,8 @@ pub(crate) fn run(arguments: Arguments) -> Done {
             mainstay_lab::processes::init(&host.spec)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::LabGateway { entries } => {
-            mainstay_lab::processes::gateway(&entries)
+        Command::LabGateway { redirect_to, entries } => {
+            mainstay_lab::processes::gateway(&entries, redirect_to)
                 .map_err(|error| Failure::other("the gateway", error))?;
             Ok(ExitCode::SUCCESS)
         }

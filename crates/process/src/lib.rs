@@ -17,6 +17,7 @@ mod driver;
 mod exec;
 pub mod fdstore;
 mod files;
+mod inherited;
 pub mod launch;
 pub mod logs;
 pub mod probe;
@@ -30,10 +31,9 @@ pub mod supervise;
 mod supervisor;
 
 pub use descriptors::{InheritedError, inherited_descriptors};
-
 pub use exec::{EXIT_NOT_STARTED, exec_child};
 pub use files::{FilesError, make_folder, write_file};
-pub use sockets::{InheritedSocket, inherited_sockets};
+pub use inherited::{InheritedSocket, WorkerSocketsError, inherited_sockets, worker_sockets};
 pub use spec::{ChildSpec, FileSpec, FolderSpec, Probe, Replace, Signal, SocketSpec, Stop};
 pub use status::{ChildStatus, LastExit};
 pub use supervisor::{Change, Error, Setup, Supervisor};

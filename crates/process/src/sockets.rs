@@ -7,10 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -19,7 +18,6 @@ use thiserror::Error;
 
 use crate::SocketSpec;
 use crate::account::{self, Account, AccountError};
-use crate::descriptors::{InheritedError, inherited_descriptors};
 use crate::fdstore::Notifier;
 
 /// Connections that may wait in one queue; the kernel lowers it to `net.core.somaxconn`.
@@ -228,64 +226,10 @@ fn is_of(spec: &SocketSpec, descriptor: &OwnedFd) -> bool {
     }
 }
 
-/// A listening socket that this process was started with.
-#[derive(Debug)]
-pub enum InheritedSocket {
-    /// A TCP listener.
-    Tcp {
-        /// What it listens on.
-        address: SocketAddr,
-        /// The listener, not blocking.
-        listener: TcpListener,
-    },
-    /// A UDP socket.
-    Udp {
-        /// What it listens on.
-        address: SocketAddr,
-        /// The socket, not blocking.
-        socket: UdpSocket,
-    },
-    /// A Unix stream listener.
-    Unix {
-        /// Its path.
-        path: PathBuf,
-        /// The listener, not blocking.
-        listener: UnixListener,
-    },
-}
-
-/// The listening sockets that this process was started with, in order, ready for an asynchronous runtime. Empty if
-/// it was started by hand. Can be called once.
-pub fn inherited_sockets() -> Result<Vec<InheritedSocket>, InheritedError> {
-    inherited_descriptors()?
-        .into_iter()
-        .map(|(name, descriptor)| {
-            typed(&name, descriptor).map_err(|source| InheritedError::Unusable { name, source })
-        })
-        .collect()
-}
-
-fn typed(name: &str, descriptor: OwnedFd) -> io::Result<InheritedSocket> {
-    let socket = Socket::from(descriptor);
-    socket.set_nonblocking(true)?;
-    if let Some(path) = name.strip_prefix("unix|") {
-        return Ok(InheritedSocket::Unix { path: path.into(), listener: socket.into() });
-    }
-    let local = || {
-        let address = socket.local_addr()?;
-        address.as_socket().ok_or_else(|| io::Error::other("it is no internet socket"))
-    };
-    match socket.r#type()? {
-        Type::STREAM => Ok(InheritedSocket::Tcp { address: local()?, listener: socket.into() }),
-        Type::DGRAM => Ok(InheritedSocket::Udp { address: local()?, socket: socket.into() }),
-        _ => Err(io::Error::other("it is neither TCP nor UDP nor a Unix stream socket")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-    use std::net::TcpStream;
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
 
     use super::*;
 
@@ -314,24 +258,6 @@ mod tests {
         assert_eq!(format!("{:?}", sockets.held.values().next().unwrap()[0]), first);
         sockets.release_all_but(&[]);
         assert!(matches!(sockets.of(&[two]), Err(SocketError::NotOpen { .. })));
-    }
-
-    #[test]
-    fn a_connection_made_before_anyone_accepts_is_served_by_who_comes_later() {
-        let address = free_address();
-        let spec = SocketSpec::Tcp { address, shares: 1 };
-        let mut sockets = Sockets::default();
-        sockets.open(&spec).unwrap();
-        let mut client = TcpStream::connect(address).unwrap();
-        client.write_all(b"early").unwrap();
-        let (name, descriptor) = sockets.of(&[spec]).unwrap().remove(0);
-        let inherited = typed(&name, descriptor.try_clone_to_owned().unwrap()).unwrap();
-        let InheritedSocket::Tcp { listener, .. } = inherited else { panic!("not TCP") };
-        let (mut accepted, _) = listener.accept().unwrap();
-        accepted.set_nonblocking(false).unwrap();
-        let mut bytes = [0; 5];
-        accepted.read_exact(&mut bytes).unwrap();
-        assert_eq!(&bytes, b"early");
     }
 
     #[test]

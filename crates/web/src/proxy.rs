@@ -83,6 +83,11 @@ impl Failed {
             Self::Client(_) => false,
         }
     }
+
+    /// Whether the app hung up without a word.
+    fn is_silence(&self) -> bool {
+        matches!(self, Self::Client(ClientError::Closed { .. }))
+    }
 }
 
 impl Proxy {
@@ -114,11 +119,13 @@ impl Proxy {
     }
 
     /// Asks the app; answers also how long it took until its response's head. While the app is not there (it
-    /// restarts), it is asked again: nothing was sent yet.
+    /// restarts), it is asked again: nothing was sent yet. One that ends closes what it had accepted and not read: it is asked
+    /// once more, where that does no harm.
     pub(crate) async fn ask(&self, request: Request) -> Result<(Response, Duration), Failed> {
         let asked = Instant::now();
         let mut pause = PAUSE;
         let request = Repeatable::new(request);
+        let mut may_repeat = request.is_harmless();
         loop {
             let sent = match self.upstream() {
                 Ok(upstream) => self.pool.send(&upstream, request.copy()).await.map_err(Failed::from),
@@ -128,6 +135,10 @@ impl Proxy {
                 Ok(response) => return Ok((response, asked.elapsed())),
                 Err(failed) => failed,
             };
+            if may_repeat && failed.is_silence() {
+                may_repeat = false;
+                continue;
+            }
             if !failed.is_absence() || asked.elapsed() + pause >= self.patience {
                 return Err(failed);
             }
@@ -217,6 +228,12 @@ impl Repeatable {
                 Body::Empty | Body::Upgrade(_) => RepeatableBody::Full(Bytes::new()),
             },
         }
+    }
+
+    /// Whether the app may see it twice: it changes nothing, and there is no body that could be half read.
+    fn is_harmless(&self) -> bool {
+        let is_empty = matches!(&self.body, RepeatableBody::Full(bytes) if bytes.is_empty());
+        self.method.is_safe() && is_empty && self.protocol.is_none()
     }
 
     fn copy(&self) -> Request {

@@ -1,36 +1,31 @@
 //! The role's process: sockets, workers, admin socket, and how it ends.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use http::HeaderValue;
-use mainstay_http::admin::{self, AdminSocket, Router};
+use mainstay_http::access_log::{self, AccessLog, Writer};
+use mainstay_http::admin::AdminSocket;
 use mainstay_http::metrics::{EngineMetrics, Registry};
 use mainstay_http::networks::Networks;
+use mainstay_http::request_id::{self, RequestIds};
+use mainstay_http::role::{self, AdminError};
 use mainstay_http::settings::{Limits, Timeouts};
 use mainstay_http::{Listener, Phase, Server as Engine, Settings, Shutdown};
-use mainstay_process::sockets::{SocketError, Sockets};
-use mainstay_process::{InheritedError, InheritedSocket, SocketSpec, inherited_sockets};
+use mainstay_process::{InheritedSocket, SocketSpec, WorkerSocketsError, worker_sockets};
 use mainstay_site::plan::{WebLimits, WebPlan};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::metrics::Metrics;
 use crate::service::Web;
 use crate::site::{self, Site};
-use mainstay_http::access_log::{self, AccessLog, Writer};
-use mainstay_http::request_id::{self, RequestIds};
 
 /// Time for requests to end once the role is asked to stop; less than the agent waits before it kills.
 const DRAIN: Duration = Duration::from_secs(35);
-/// Mode of the admin socket: the role's own user and group, and root.
-const ADMIN_MODE: u32 = 0o660;
 
 /// What the role is to do, as the agent writes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,18 +41,12 @@ pub struct Config {
 /// Why the role cannot run.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The sockets that were handed over cannot be used.
+    /// There are no sockets to serve.
     #[error(transparent)]
-    Inherited(#[from] InheritedError),
-    /// An address cannot be listened on.
-    #[error(transparent)]
-    Listen(#[from] SocketError),
+    Sockets(#[from] WorkerSocketsError),
     /// A UDP socket was handed over.
     #[error("the UDP socket {0} was handed over, but HTTP is served on TCP and Unix sockets only")]
     ForeignSocket(SocketAddr),
-    /// Neither the plan nor the agent names an address.
-    #[error("there is no address to listen on")]
-    NoAddress,
     /// The operating system refused a socket, thread or signal.
     #[error("the operating system refused: {0}")]
     System(#[source] io::Error),
@@ -68,49 +57,17 @@ pub enum Error {
     #[error("the operating system gave no random bytes: {0}")]
     Random(#[from] getrandom::Error),
     /// The admin socket cannot be made.
-    #[error("the admin socket {path} cannot be made: {source}")]
-    Admin {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Admin(#[from] AdminError),
 }
 
 /// Runs the role until it is asked to stop (SIGTERM or SIGINT) and has drained. A second signal ends it at once.
 pub fn run(config: &Config) -> Result<(), Error> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;
-    // Signals are listened for before anyone can learn that the role runs.
-    let (mut terminate, mut interrupt) = runtime
-        .block_on(async { Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)) })
-        .map_err(Error::System)?;
-    raise_descriptor_limit(&config.plan.limits);
+    let main = role::Main::new().map_err(Error::System)?;
+    role::raise_descriptor_limit(config.plan.limits.connections);
     let server = Server::start(config, listeners(&config.plan.listen)?)?;
     let shutdown = server.shutdown().clone();
-    let (ended, mut end) = tokio::sync::oneshot::channel();
-    let waiter = std::thread::spawn(move || {
-        let result = server.join();
-        // Nobody waits for it any more if a second signal came.
-        let _ = ended.send(());
-        result
-    });
-    runtime.block_on(async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = shutdown.reached(Phase::Draining) => {}
-        }
-        tracing::info!("draining");
-        shutdown.drain();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = &mut end => {}
-        }
-        shutdown.end();
-    });
-    waiter.join().unwrap_or_else(|_| Err(Error::System(io::Error::other("a thread panicked"))))
+    main.run(&shutdown, move || server.join()).map_err(Error::System)?
 }
 
 /// A running web server.
@@ -127,7 +84,7 @@ impl Server {
         let plan = config.plan.clone();
         let shutdown = Shutdown::new();
         let registry = Registry::default();
-        let writer = access_log::start(log_file(config)).map_err(Error::System)?;
+        let writer = access_log::start(role::access_log(&config.log, "web")).map_err(Error::System)?;
         let seeds = (0..listeners.len()).map(|_| request_id::seed()).collect::<Result<Vec<_>, _>>()?;
         let workers = listeners.len();
         let permits = site::permits(&plan);
@@ -156,18 +113,7 @@ impl Server {
             },
         )
         .map_err(Error::System)?;
-        let path = config.run.join("admin.sock");
-        let health = shutdown.clone();
-        let router = Router::new()
-            .health(move || match health.phase() {
-                Phase::Running => Ok(()),
-                Phase::Draining | Phase::Ended => Err("the role is stopping".to_owned()),
-            })
-            .metrics(&registry);
-        let admin = admin::serve(&path, ADMIN_MODE, router).map_err(|source| {
-            shutdown.end();
-            Error::Admin { path, source }
-        })?;
+        let admin = role::serve_admin(&config.run, role::routes(&registry, &shutdown), &shutdown)?;
         tracing::info!(workers, routes = config.plan.routes.len(), listen = ?config.plan.listen, "answering");
         Ok(Self { engine, shutdown, writer, _admin: admin })
     }
@@ -185,70 +131,15 @@ impl Server {
     }
 }
 
-/// The sockets of each worker: those that the agent handed over, or, started by hand, our own. Every socket is some
-/// worker's: a share that nobody serves would swallow its part of the connections.
 fn listeners(listen: &[SocketAddr]) -> Result<Vec<Vec<Listener>>, Error> {
-    let inherited = inherited_sockets()?;
-    let sockets = if inherited.is_empty() { own(listen)? } else { inherited };
-    let mut workers: Vec<Vec<Listener>> = Vec::new();
-    let mut next: HashMap<SocketAddr, usize> = HashMap::new();
-    let mut unix = Vec::new();
-    for socket in sockets {
-        match socket {
-            InheritedSocket::Tcp { address, listener } => {
-                let index = next.entry(address).or_default();
-                if workers.len() == *index {
-                    workers.push(Vec::new());
-                }
-                workers[*index].push(Listener::Tcp(listener));
-                *index += 1;
-            }
-            InheritedSocket::Unix { listener, .. } => unix.push(listener),
-            InheritedSocket::Udp { address, .. } => return Err(Error::ForeignSocket(address)),
-        }
-    }
-    if workers.is_empty() && !unix.is_empty() {
-        workers.push(Vec::new());
-    }
-    for listener in unix {
-        for worker in &mut workers {
-            worker.push(Listener::Unix(listener.try_clone().map_err(Error::System)?));
-        }
-    }
-    if workers.is_empty() { Err(Error::NoAddress) } else { Ok(workers) }
-}
-
-fn own(listen: &[SocketAddr]) -> Result<Vec<InheritedSocket>, Error> {
-    let shares = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(64)) as u16;
-    let mut sockets = Sockets::default();
-    let mut opened = Vec::new();
-    for address in listen.iter().copied() {
-        let spec = SocketSpec::Tcp { address, shares };
-        sockets.open(&spec)?;
-        for (_, descriptor) in sockets.of(std::slice::from_ref(&spec))? {
-            let descriptor = descriptor.try_clone_to_owned().map_err(Error::System)?;
-            let listener = TcpListener::from(descriptor);
-            listener.set_nonblocking(true).map_err(Error::System)?;
-            opened.push(InheritedSocket::Tcp { address, listener });
-        }
-    }
-    Ok(opened)
-}
-
-/// A connection takes a descriptor, one to an app takes another, and so do large files.
-fn raise_descriptor_limit(limits: &WebLimits) {
-    let wanted = u64::from(limits.connections) * 2 + 8192;
-    let now = getrlimit(Resource::Nofile);
-    let raised = now.maximum.map_or(wanted, |most| most.min(wanted));
-    if now.current.is_some_and(|current| current < raised) {
-        let limit = Rlimit { current: Some(raised), maximum: now.maximum };
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::warn!(%error, raised, "the limit of open files cannot be raised");
-        }
-    }
-    if raised < wanted {
-        tracing::warn!(raised, wanted, "the limit of open files allows fewer connections than the plan");
-    }
+    let own = |shares| listen.iter().map(|address| SocketSpec::Tcp { address: *address, shares }).collect();
+    let listener = |socket| match socket {
+        InheritedSocket::Tcp { listener, .. } => Ok(Listener::Tcp(listener)),
+        InheritedSocket::Unix { listener, .. } => Ok(Listener::Unix(listener)),
+        InheritedSocket::Udp { address, .. } => Err(Error::ForeignSocket(address)),
+    };
+    let listeners = |sockets: Vec<_>| sockets.into_iter().map(listener).collect();
+    worker_sockets(own)?.into_iter().map(listeners).collect()
 }
 
 /// A draining worker keeps no connection that the role's next process could use.
@@ -257,15 +148,6 @@ async fn give_up_pools(site: Weak<Site>, shutdown: Shutdown) {
     if let Some(site) = site.upgrade() {
         site.close_pools();
     }
-}
-
-/// `LOG/web/access.log`. The agent makes the folder for the role's user; who runs the role by hand may write to it too.
-fn log_file(config: &Config) -> PathBuf {
-    let folder = config.log.join("web");
-    if let Err(error) = std::fs::create_dir_all(&folder) {
-        tracing::warn!(path = %folder.display(), %error, "the access log's folder cannot be made");
-    }
-    folder.join("access.log")
 }
 
 fn settings(limits: &WebLimits) -> Settings {

@@ -1,45 +1,23 @@
 use std::collections::BTreeMap;
 
-use mainstay_site::plan::edge::{HashKey, RetryPlan, Upstream, UpstreamProtocol};
+use mainstay_site::plan::edge::{HashKey, Upstream};
 use proptest::prelude::*;
 
 use super::random::mix;
 use super::*;
+use crate::fixture;
 
 const EVERYONE: fn(usize) -> bool = |_| true;
 
 fn upstream(number: usize, weight: u32) -> Upstream {
-    Upstream {
-        name: format!("web-{number}"),
-        address: format!("10.0.{}.{}:80", number / 250, number % 250 + 1).parse().unwrap(),
-        weight,
-        backup: false,
-        drain: false,
-    }
+    let address = format!("10.0.{}.{}:80", number / 250, number % 250 + 1).parse().unwrap();
+    Upstream { weight, ..fixture::upstream(&format!("web-{number}"), address) }
 }
 
 /// A group of upstreams with these weights.
 pub(crate) fn group(balance: BalancePlan, weights: &[u32]) -> UpstreamGroup {
-    UpstreamGroup {
-        name: "web".to_owned(),
-        balance,
-        sticky: None,
-        upstreams: weights.iter().enumerate().map(|(number, weight)| upstream(number, *weight)).collect(),
-        protocol: UpstreamProtocol::Http1,
-        tls: None,
-        proxy_protocol: None,
-        health: None,
-        outlier: None,
-        slow_start_ms: 0,
-        connections: 0,
-        queue: 0,
-        queue_ms: 0,
-        connect_ms: 0,
-        first_byte_ms: 0,
-        between_bytes_ms: 0,
-        idle_ms: 0,
-        retry: RetryPlan { attempts: 2, budget_percent: 20, on_status: true },
-    }
+    let upstreams = weights.iter().enumerate().map(|(number, weight)| upstream(number, *weight)).collect();
+    UpstreamGroup { balance, ..fixture::group("web", upstreams) }
 }
 
 fn hash(bound_percent: u32) -> BalancePlan {

@@ -7,7 +7,6 @@
 //! What is kept lies in a [`store`] that all workers share, in the order of [`entries`]. [`driver`] is the way of a
 //! request: looked up by its [`Key`]; else fetched once for all who ask for the same meanwhile ([`flight`]), and read by
 //! them while it comes ([`fill`]). Stored bodies are as the upstream sent them; compressing happens outside.
-//! [`admin`] purges.
 
 mod driver;
 mod entries;
@@ -20,7 +19,6 @@ mod status;
 mod store;
 mod stored;
 
-pub mod admin;
 pub mod directives;
 pub mod policy;
 pub mod reply;

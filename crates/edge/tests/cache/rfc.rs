@@ -389,6 +389,6 @@ fn purging_is_by_url_by_beginning_or_of_all() {
     assert_eq!(stage.cache.purge_url("/a"), None);
     fill();
     assert_eq!(stage.cache.size().1, 3);
-    assert_eq!(stage.metric("edge_cache_entries"), 3);
-    assert_eq!(stage.metric("edge_cache_purged_total"), 3);
+    assert_eq!(stage.metric("mainstay_edge_cache_entries"), 3);
+    assert_eq!(stage.metric("mainstay_edge_cache_purged_total"), 3);
 }

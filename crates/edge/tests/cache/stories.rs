@@ -213,7 +213,7 @@ fn who_waits_too_long_goes_alone() {
         poll_fn(|cx| Poll::Ready(slow.as_mut().poll(cx).is_pending())).await;
         let alone = ask(&worker, request("GET", "/", &[]), |_| async { ok(&FRESH) }).await;
         assert_eq!(alone.body, "hello");
-        assert_eq!(stage.metric("edge_cache_wait_timeouts_total"), 1);
+        assert_eq!(stage.metric("mainstay_edge_cache_wait_timeouts_total"), 1);
     });
     stage.hit("/", &[]);
 }

@@ -1,7 +1,5 @@
 //! Changes while requests come: new plans, live changes, and the end.
 
-use std::time::Duration;
-
 use mainstay_site::plan::EdgePlan;
 use mainstay_site::plan::edge::RouteAction;
 
@@ -122,12 +120,13 @@ fn upstreams_are_drained_and_weighted_live() {
 fn the_end_finishes_what_was_begun() {
     let a = Origin::start("a");
     let mut edge = Edge::over(&[&a]);
-    a.is(Mood::Slow(Duration::from_millis(200)));
+    a.is(Mood::Frozen);
     let mut wire = Wire::to(edge.address);
     wire.send("GET /last HTTP/1.1\r\nhost: a.test\r\n\r\n");
     until("it is at work", || a.count() == 1);
     edge.server.as_ref().unwrap().shutdown().drain();
     assert_eq!(edge.admin_get("/health").status, 503);
+    a.is(Mood::Well);
     let answer = wire.answer().unwrap();
     assert_eq!((answer.status, answer.field("connection")), (200, "close"));
     let log = edge.stop();

@@ -6,13 +6,11 @@ use std::time::{Duration, Instant};
 
 use mainstay_edge::{Config, Server};
 use mainstay_http::client::{self, Answer};
-use mainstay_site::plan::edge::{
-    BalancePlan, EdgeListener, EdgePlan, EdgeRoute, FieldEdits, HealthCheck, HealthPlan, RetryPlan,
-    RouteAction, RouteCondition, Upstream, UpstreamGroup, UpstreamProtocol,
-};
-use mainstay_site::plan::{HostPattern, WebLimits};
+use mainstay_site::plan::edge::{EdgePlan, HealthCheck, HealthPlan, Upstream, UpstreamGroup};
 use tempfile::TempDir;
 
+use crate::fixture;
+pub(crate) use crate::fixture::route;
 use crate::origin::Origin;
 
 /// A running edge.
@@ -79,7 +77,7 @@ impl Edge {
         let mut sockets = vec![vec![first]];
         sockets[0].extend(more);
         sockets.extend((1..workers).map(|_| vec![bind(address)]));
-        let mut plan = plan(address, origins);
+        let mut plan = fixture::plan(address, vec![group("web", origins)]);
         change(&mut plan);
         let path = |name: &str| folder.path().join(name);
         let config = Config { plan, run: path("run"), log: path("log"), secrets: path("secrets") };
@@ -108,6 +106,12 @@ impl Edge {
     pub(crate) fn admin_post(&self, path: &str) -> Answer {
         let socket = self.folder.path().join("run/admin.sock");
         self.runtime.block_on(client::post(socket, path, None)).unwrap()
+    }
+
+    /// Makes the cache forget.
+    pub(crate) fn purge(&self, what: &str) -> Answer {
+        let socket = self.folder.path().join("run/admin.sock");
+        self.runtime.block_on(client::post(socket, "/cache/purge", Some(what))).unwrap()
     }
 
     pub(crate) fn status(&self) -> serde_json::Value {
@@ -161,85 +165,12 @@ pub(crate) fn bind(address: SocketAddr) -> TcpListener {
     TcpListener::from(socket)
 }
 
-pub(crate) fn plan(address: SocketAddr, origins: &[&Origin]) -> EdgePlan {
-    EdgePlan {
-        server: "lb1".to_owned().try_into().unwrap(),
-        redirect_to_tls: false,
-        listeners: vec![EdgeListener { address, tls: false, proxy_protocol: false }],
-        tcp: Vec::new(),
-        certificates: Vec::new(),
-        hosts: vec![host("a.test"), host("*.b.test")],
-        routes: vec![route("all", "/")],
-        groups: vec![group("web", origins)],
-        trusted_proxies: Vec::new(),
-        limits: WebLimits::default(),
-        connections_per_client: 0,
-        rates: Vec::new(),
-        compress: false,
-        cache: None,
-        maintenance: None,
-        shed: false,
-        keep_request_ids: false,
-        drain_ms: 1000,
-        cookie_secret: "cookies".to_owned(),
-    }
-}
-
-pub(crate) fn host(pattern: &str) -> HostPattern {
-    let (name, wildcard) = pattern.strip_prefix("*.").map_or((pattern, false), |name| (name, true));
-    HostPattern { name: name.to_owned().try_into().unwrap(), wildcard }
-}
-
-/// A route to the group `web`.
-pub(crate) fn route(name: &str, prefix: &str) -> EdgeRoute {
-    EdgeRoute {
-        name: name.to_owned(),
-        condition: RouteCondition {
-            path: mainstay_site::plan::edge::PathCondition::Prefix(prefix.to_owned()),
-            ..RouteCondition::default()
-        },
-        action: RouteAction::Forward { groups: vec![("web".to_owned(), 1)], rewrite: None, host: None },
-        request_fields: FieldEdits::default(),
-        response_fields: FieldEdits::default(),
-        body: None,
-        timeout_ms: 0,
-        rates: Vec::new(),
-        concurrent: 0,
-        cache: false,
-    }
-}
-
 pub(crate) fn upstream(origin: &Origin) -> Upstream {
-    Upstream {
-        name: origin.name.to_owned(),
-        address: origin.address,
-        weight: 100,
-        backup: false,
-        drain: false,
-    }
+    fixture::upstream(origin.name, origin.address)
 }
 
 pub(crate) fn group(name: &str, origins: &[&Origin]) -> UpstreamGroup {
-    UpstreamGroup {
-        name: name.to_owned(),
-        balance: BalancePlan::RoundRobin,
-        sticky: None,
-        upstreams: origins.iter().map(|origin| upstream(origin)).collect(),
-        protocol: UpstreamProtocol::Http1,
-        tls: None,
-        proxy_protocol: None,
-        health: None,
-        outlier: None,
-        slow_start_ms: 0,
-        connections: 0,
-        queue: 100,
-        queue_ms: 5000,
-        connect_ms: 2000,
-        first_byte_ms: 10_000,
-        between_bytes_ms: 10_000,
-        idle_ms: 30_000,
-        retry: RetryPlan { attempts: 2, budget_percent: 20, on_status: true },
-    }
+    fixture::group(name, origins.iter().map(|origin| upstream(origin)).collect())
 }
 
 /// Checks that are quick.

@@ -209,7 +209,7 @@ fn a_client_that_leaves_spoils_nothing_for_the_next() {
     let a = Origin::start("a");
     let edge = Edge::over(&[&a]);
     for round in 0..5 {
-        a.is(Mood::Slow(Duration::from_millis(100)));
+        a.is(Mood::Frozen);
         let mut gone = Wire::to(edge.address);
         gone.send(format!("GET /gone-{round} HTTP/1.1\r\nhost: a.test\r\n\r\n"));
         until("it was asked", || a.count() > 2 * round);
@@ -278,6 +278,7 @@ fn requests_follow_weights_and_the_less_loaded() {
     assert_eq!((a.seen().len(), b.seen().len()), (60, 20));
     for balance in [BalancePlan::LeastConnections, BalancePlan::Latency] {
         let (a, b) = (Origin::start("a"), Origin::start("b"));
+        // What the balancing goes by.
         a.is(Mood::Slow(Duration::from_millis(60)));
         let edge = Edge::with(&[&a, &b], |plan| plan.groups[0].balance = balance);
         let load = Load::start(edge.address, 4);

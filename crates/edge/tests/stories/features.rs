@@ -95,7 +95,11 @@ fn many_who_want_the_same_cost_one_fetch() {
         assert_eq!(get(edge.address, "/kept", "").text(), "same");
     }
     assert_eq!(a.count(), asked + 1);
-    assert_eq!(edge.admin_post("/cache/purge?url=http://a.test/kept").status, 200);
+    for nonsense in ["", "{}", r#"{"url": "http://a.test/", "prefix": "http://a.test/"}"#] {
+        assert_eq!(edge.purge(nonsense).status, 400, "{nonsense}");
+    }
+    assert_eq!(edge.purge(r#"{"url": "/kept"}"#).status, 409);
+    assert_eq!(edge.purge(r#"{"url": "http://a.test/kept"}"#).status, 200);
     assert_eq!(get(edge.address, "/kept", "").text(), "same");
     assert_eq!(a.count(), asked + 2);
 }

@@ -7,6 +7,8 @@ mod client;
 mod edge;
 mod failures;
 mod features;
+#[path = "../../src/fixture.rs"]
+mod fixture;
 mod forwarding;
 mod http2;
 mod limits;

@@ -105,7 +105,7 @@ fn what_may_be_kept_is_asked_for_once() {
     }
     assert_eq!(origin.count(), 1);
     assert_eq!(edge.status()["cache"]["responses"], 1);
-    assert_eq!(edge.admin_post("/cache/purge?all").status, 200);
+    assert_eq!(edge.purge(r#""all""#).status, 200);
     get(edge.address, "/style.css", "");
     assert_eq!(origin.count(), 2);
     // No one else gets what is answered to a change.

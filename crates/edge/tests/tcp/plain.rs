@@ -134,6 +134,7 @@ fn the_fit_upstream_with_the_fewest_connections_is_taken() {
 
 #[test]
 fn silence_in_both_directions_ends_a_connection_and_bytes_in_one_do_not() {
+    // Time is the story: the ticks together last twice as long as silence may.
     let ticking = Actor::new(|mut stream| {
         for _ in 0..8 {
             std::thread::sleep(Duration::from_millis(100));

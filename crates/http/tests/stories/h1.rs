@@ -310,6 +310,7 @@ fn draining_finishes_what_is_in_flight_and_refuses_no_one() {
     server.shutdown.drain();
     // A kept connection that is used while draining is answered, and told to go.
     assert_eq!(kept.get("/again").field("connection"), Some("close"));
+    server.is_later();
     let answer = busy.answer();
     assert_eq!((answer.text().as_str(), answer.field("connection")), ("later", Some("close")));
     assert!(busy.is_closed() && idle.is_closed() && kept.is_closed() && unused.is_closed());

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use mainstay_http::pool::{ClientError, Hold, Pool, PoolSettings, Protocol, Sent, SharedLimit, Upstream};
 use mainstay_http::{Body, BodyError, BodyStream, Interim, Request};
 use tokio::runtime::LocalOptions;
+use tokio::sync::{Barrier, Notify};
 
 fn run<F: Future<Output = ()>>(story: F) {
     let runtime =
@@ -258,9 +259,14 @@ fn a_goaway_moves_requests_to_a_new_connection() {
 
 #[test]
 fn no_more_streams_than_the_upstream_allows() {
-    let (upstream, connections) = upstream(2, |_, (_, mut respond_to)| async move {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        respond(&mut respond_to, "done");
+    // Each is answered beside another one, so that there is never room for all.
+    let two = Arc::new(Barrier::new(2));
+    let (upstream, connections) = upstream(2, move |_, (_, mut respond_to)| {
+        let two = Arc::clone(&two);
+        async move {
+            two.wait().await;
+            respond(&mut respond_to, "done");
+        }
     });
     run(async move {
         let pool = Pool::new(PoolSettings { connections: 2, ..settings() });
@@ -306,16 +312,21 @@ fn interim_responses_reach_the_client_and_a_flood_does_not() {
 
 #[test]
 fn an_early_answer_ends_the_upload() {
-    let (upstream, connections) = upstream(100, |_, (request, mut respond_to)| async move {
-        if request.method() == Method::POST {
-            let mut response = Response::new(());
-            *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-            respond_to.send_response(response, true).unwrap();
-            // As RFC 9113, 8.1 has it, once the response is on its way.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            respond_to.send_reset(Reason::NO_ERROR);
-        } else {
-            respond(&mut respond_to, "done");
+    let arrived = Arc::new(Notify::new());
+    let seen = Arc::clone(&arrived);
+    let (upstream, connections) = upstream(100, move |_, (request, mut respond_to)| {
+        let seen = Arc::clone(&seen);
+        async move {
+            if request.method() == Method::POST {
+                let mut response = Response::new(());
+                *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+                respond_to.send_response(response, true).unwrap();
+                // As RFC 9113, 8.1 has it, after the whole response.
+                seen.notified().await;
+                respond_to.send_reset(Reason::NO_ERROR);
+            } else {
+                respond(&mut respond_to, "done");
+            }
         }
     });
     run(async move {
@@ -323,6 +334,7 @@ fn an_early_answer_ends_the_upload() {
         let body = Body::Full(Bytes::from(vec![b'x'; 5 << 20]));
         let response = pool.send(&upstream, request(Method::POST, "/", body)).await.unwrap();
         assert_eq!(response.status(), 413);
+        arrived.notify_one();
         drop(response);
         let response = pool.send(&upstream, get("/")).await.unwrap();
         assert_eq!(collect(response.into_body()).await.unwrap(), b"done");

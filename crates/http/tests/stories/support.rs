@@ -16,6 +16,7 @@ use mainstay_http::{
     Settings, Shutdown, read_all,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::watch;
 
 /// Nothing in these stories takes longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,6 +25,8 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) registry: Registry,
     pub(crate) shutdown: Shutdown,
+    /// Whether `/later` is answered.
+    later: watch::Sender<bool>,
     server: Option<Server>,
     _folder: tempfile::TempDir,
 }
@@ -58,9 +61,11 @@ impl Running {
         let (registry, shutdown) = (Registry::default(), Shutdown::new());
         let metrics = EngineMetrics::new(&registry);
         let listeners = vec![vec![make(listener)]];
-        let service = move |_| Stories { file: Rc::new(File::open(&file).unwrap()) };
+        let (later, is_later) = watch::channel(false);
+        let service =
+            move |_| Stories { file: Rc::new(File::open(&file).unwrap()), is_later: is_later.clone() };
         let server = Server::start(listeners, settings, &metrics, &shutdown, service).unwrap();
-        Self { address, registry, shutdown, server: Some(server), _folder: folder }
+        Self { address, registry, shutdown, later, server: Some(server), _folder: folder }
     }
 
     pub(crate) fn connect(&self) -> Wire {
@@ -72,6 +77,11 @@ impl Running {
         let mut wire = self.connect();
         wire.send(bytes);
         wire.rest()
+    }
+
+    /// Has `/later` answered, which waits until then.
+    pub(crate) fn is_later(&self) {
+        self.later.send(true).unwrap();
     }
 
     /// Waits for the server to end by itself.
@@ -226,6 +236,7 @@ impl Wire {
 
 struct Stories {
     file: Rc<File>,
+    is_later: watch::Receiver<bool>,
 }
 
 impl Service for Stories {
@@ -259,7 +270,8 @@ impl Service for Stories {
             "/endless" => *response.body_mut() = Body::Stream(Box::new(Endless)),
             "/never" => std::future::pending().await,
             "/later" => {
-                tokio::time::sleep(Duration::from_millis(300)).await;
+                // It is never later if the story ends before.
+                let _ = self.is_later.clone().wait_for(|is_later| *is_later).await;
                 *response.body_mut() = text("later".into());
             }
             "/panic" => panic!("a bug in a service"),

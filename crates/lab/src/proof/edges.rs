@@ -7,6 +7,7 @@ use mainstay_site::model::{AppKind, Server};
 use mainstay_site::plan::edge::BalancePlan;
 
 use super::{Check, Proof, check};
+use crate::network::redirects_to_https;
 use crate::status;
 
 /// Requests in which every server has to be seen.
@@ -129,8 +130,6 @@ impl Proof<'_> {
 
     /// An answer of the site, or an edge's word that it speaks HTTPS only.
     pub(super) fn served_or_redirected(&self, text: &str) -> Result<(), String> {
-        let redirects = !self.site.certificate_files().is_empty()
-            && self.site.tls.as_ref().is_some_and(|tls| tls.redirect);
-        if redirects && text.starts_with("308") { Ok(()) } else { self.served(text) }
+        if redirects_to_https(self.site) && text.starts_with("308") { Ok(()) } else { self.served(text) }
     }
 }

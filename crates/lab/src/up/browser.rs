@@ -30,7 +30,17 @@ pub(super) fn gateway(up: &Up<'_>, client: &HostRecord, binary: &str) -> Result<
     let site = up.options.site;
     let port = network::http_port(site);
     let entries = network::entries(site);
+    let mut record = up.state.record();
+    // A host that has started the gateway once keeps its sockets; a new one needs them.
+    let has_sockets = up.state.host(CLIENT).run().join("notify-gateway").exists();
+    let (http, http_socket) = choose(record.http_port, has_sockets, HTTP_PORTS)?;
+    let wanted = (!site.certificate_files().is_empty()).then_some(HTTPS_PORTS);
+    let https = wanted.map(|ports| choose(record.https_port, has_sockets, ports)).transpose()?;
+    let ports = Ports { http, https: https.as_ref().map(|(port, _)| *port) };
     let mut args = vec!["lab-gateway".to_owned()];
+    if let Some(https) = ports.https.filter(|_| network::redirects_to_https(site)) {
+        args.extend(["--redirect-to".to_owned(), https.to_string()]);
+    }
     args.extend(entries.iter().filter(|entry| entry.is_ipv4()).map(|entry| format!("{entry}:{port}")));
     let service = Service {
         name: "gateway".to_owned(),
@@ -40,13 +50,6 @@ pub(super) fn gateway(up: &Up<'_>, client: &HostRecord, binary: &str) -> Result<
         version: binary.to_owned(),
         adopts: false,
     };
-    let mut record = up.state.record();
-    // A host that has started the gateway once keeps its sockets; a new one needs them.
-    let has_sockets = up.state.host(CLIENT).run().join("notify-gateway").exists();
-    let (http, http_socket) = choose(record.http_port, has_sockets, HTTP_PORTS)?;
-    let wanted = (!site.certificate_files().is_empty()).then_some(HTTPS_PORTS);
-    let https = wanted.map(|ports| choose(record.https_port, has_sockets, ports)).transpose()?;
-    let ports = Ports { http, https: https.as_ref().map(|(port, _)| *port) };
     let sockets = [("http", http_socket), (HTTPS, https.and_then(|(_, socket)| socket))];
     let sockets: Vec<_> =
         sockets.iter().filter_map(|(name, socket)| Some((*name, socket.as_ref()?.as_fd()))).collect();

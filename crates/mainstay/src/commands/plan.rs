@@ -75,7 +75,7 @@ fn server(plan: &Plan) -> String {
         }
     }
     if let Some(web) = &plan.web {
-        run("web", format!("HTTP/1.1 and h2 on {}", list(&web.listen)));
+        run("web", format!("HTTP/1.1 and h2c on {}", list(&web.listen)));
     }
     for app in &plan.apps {
         let kind = match &app.runtime {

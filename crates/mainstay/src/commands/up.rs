@@ -131,9 +131,12 @@ fn card(site: &Site, state: &SiteState, ports: up::Ports) -> String {
         site.hosts.iter().find(|host| !host.wildcard).map_or(site.domain.as_str(), |host| host.name.as_str());
     let web =
         if site.has_edge() || site.web.port == 80 { String::new() } else { format!(":{}", site.web.port) };
-    // A certificate is for the site's own names, so that the visitor has to ask for one of them.
+    // The certificate is for the site's own names, which lead elsewhere on this machine.
     let https = ports.https.map_or_else(String::new, |port| {
-        format!("\x20 https      curl -k --resolve {host}:{port}:127.0.0.1 https://{host}:{port}/\n")
+        format!(
+            "\x20 https      https://localhost:{port}/ (the browser warns: the certificate is for {host})\n\
+             \x20            curl -k --resolve {host}:{port}:127.0.0.1 https://{host}:{port}/\n"
+        )
     });
     let first = site.servers.first().map_or("server1", |server| server.name.as_str());
     format!(

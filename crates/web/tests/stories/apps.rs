@@ -98,6 +98,45 @@ fn an_app_on_a_port_learns_who_asked_and_survives_a_restart() {
 }
 
 #[test]
+fn an_app_that_hangs_up_without_a_word_is_asked_once_more_where_that_does_no_harm() {
+    let folder = folder(&[("public/a.css", "css")]);
+    let port_file = folder.path().join("port");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    std::fs::write(&port_file, listener.local_addr().expect("an address").port().to_string())
+        .expect("written");
+    let web = Web::of_app(folder, Backend::HttpPort { port_file });
+    // Hangs up on every request but the second one.
+    let app = std::thread::spawn(move || {
+        let mut seen = Vec::new();
+        while seen.len() < 5 {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut line = String::new();
+            let mut lines = BufReader::new(stream.try_clone().expect("a second handle"));
+            lines.read_line(&mut line).expect("a request line");
+            let mut field = String::new();
+            while lines.read_line(&mut field).expect("a field") > 2 {
+                field.clear();
+            }
+            seen.push(line.split(' ').take(2).collect::<Vec<_>>().join(" "));
+            if seen.len() == 2 {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").expect("written");
+            }
+        }
+        seen
+    });
+    assert_eq!(get(web.address, "/once", "").text(), "hi");
+    let mut post = connect(web.address);
+    write!(post, "POST /order HTTP/1.1\r\nhost: a.test\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        .expect("sent");
+    let mut answer = String::new();
+    post.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    assert_eq!(get(web.address, "/last", "").status, 502, "not asked for ever");
+    let seen = app.join().expect("the app ends");
+    assert_eq!(seen, ["GET /once", "GET /once", "POST /order", "GET /last", "GET /last"]);
+}
+
+#[test]
 fn an_app_that_is_not_there_gives_a_page_that_says_so() {
     let folder = folder(&[]);
     let socket = folder.path().join("none.sock");

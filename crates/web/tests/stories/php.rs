@@ -184,6 +184,7 @@ fn a_restart_of_php_fails_no_request() {
 fn more_requests_than_processes_wait_for_their_turn() {
     let (web, _fpm) = site(&[("public/slow.php", "<?php usleep(50000); echo 'done';")], 2, false);
     let address = web.address;
+    // The time that a request takes is what shows how many were worked on at once: four rounds of two.
     let started = Instant::now();
     let all: Vec<_> =
         (0..8).map(|_| std::thread::spawn(move || get(address, "/slow.php", "").text())).collect();

@@ -4,6 +4,9 @@
 //! `GROUP/roles/web/7`. Version 1 has such a tree per controller, version 2 one tree for all. Where neither can be
 //! written, [`Cgroups::discover`] says why and roles run without limits.
 
+mod find;
+mod tree;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,10 +17,12 @@ use thiserror::Error;
 
 use crate::procfs::signal_each;
 
-/// The version 1 controllers that we use where they are mounted.
-const CONTROLLERS: [&str; 4] = ["pids", "memory", "cpuacct", "freezer"];
-/// In version 2 a group with children may hold no processes; this child takes those that were there.
-const LEAF: &str = "mainstay-agent";
+use find::own_groups;
+use tree::{
+    Controller, LEAF, Tree, count_processes, delegate, enable_controllers, make_folder, processes,
+    remove_tree, write_if_there,
+};
+
 /// Rounds of listing and killing; each takes what was forked during the one before.
 const KILL_ROUNDS: usize = 50;
 
@@ -41,19 +46,6 @@ pub enum CgroupError {
 #[derive(Debug, Clone)]
 pub struct Cgroups {
     trees: Vec<Tree>,
-}
-
-/// One hierarchy, at our group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Tree {
-    controller: Controller,
-    folder: PathBuf,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Controller {
-    V1(&'static str),
-    V2,
 }
 
 /// What a role uses.
@@ -267,142 +259,9 @@ impl GenerationGroup {
     }
 }
 
-impl Tree {
-    fn below(&self, name: &str) -> Self {
-        Self { controller: self.controller, folder: self.folder.join(name) }
-    }
-}
-
-/// Where the groups of this process lie, by `/proc/self/cgroup` and `/proc/self/mountinfo`. Controllers of version 1 win,
-/// for where they are mounted the version 2 tree has none.
-fn own_groups(cgroup: &str, mountinfo: &str) -> Vec<Tree> {
-    let mounts: Vec<Mount<'_>> = mountinfo.lines().filter_map(Mount::parse).collect();
-    let groups: Vec<(&str, &str)> = cgroup
-        .lines()
-        .filter_map(|line| line.split_once(':').and_then(|(_, rest)| rest.split_once(':')))
-        .collect();
-    let find = |controller: Controller| {
-        let (listed, kind, option) = match controller {
-            Controller::V1(name) => (name, "cgroup", name),
-            Controller::V2 => ("", "cgroup2", ""),
-        };
-        let group = groups.iter().find(|(names, _)| names.split(',').any(|name| name == listed))?.1;
-        let shows = |m: &&Mount<'_>| m.kind == kind && (option.is_empty() || m.has_option(option));
-        // A later mount may hide an earlier one: in the lab, the server's own part hides the machine's.
-        let folder = mounts.iter().rev().filter(shows).find_map(|mount| mount.place(group))?;
-        Some(Tree { controller, folder })
-    };
-    let old: Vec<Tree> = CONTROLLERS.into_iter().filter_map(|name| find(Controller::V1(name))).collect();
-    if old.is_empty() { find(Controller::V2).into_iter().collect() } else { old }
-}
-
-struct Mount<'a> {
-    root: &'a str,
-    point: &'a str,
-    kind: &'a str,
-    options: &'a str,
-}
-
-impl<'a> Mount<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let (front, back) = line.split_once(" - ")?;
-        let front: Vec<&str> = front.split(' ').collect();
-        let back: Vec<&str> = back.split(' ').collect();
-        Some(Self {
-            root: front.get(3)?,
-            point: front.get(4)?,
-            kind: back.first()?,
-            options: back.get(2).copied().unwrap_or_default(),
-        })
-    }
-
-    fn has_option(&self, option: &str) -> bool {
-        self.options.split(',').any(|one| one == option)
-    }
-
-    /// The folder of a group; none where the mount shows another part of the tree. In a cgroup namespace a mount from
-    /// outside has a root such as `/../..`, and where this process's own group lies below it cannot be told.
-    fn place(&self, group: &str) -> Option<PathBuf> {
-        let below = group.strip_prefix(self.root.trim_end_matches('/'))?;
-        Some(Path::new(self.point).join(below.trim_start_matches('/')))
-    }
-}
-
-/// Makes a version 2 group fit for children: its processes move to a leaf, its controllers pass on.
-fn delegate(folder: &Path) -> io::Result<()> {
-    if enable_controllers(folder).is_ok() {
-        return Ok(());
-    }
-    let leaf = folder.join(LEAF);
-    make_folder(&leaf)?;
-    for pid in processes(folder) {
-        match std::fs::write(leaf.join("cgroup.procs"), pid.to_string()) {
-            // It has just ended.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
-            other => other?,
-        }
-    }
-    enable_controllers(folder)
-}
-
-fn enable_controllers(folder: &Path) -> io::Result<()> {
-    let available = std::fs::read_to_string(folder.join("cgroup.controllers"))?;
-    let wanted: Vec<String> = ["cpu", "memory", "pids"]
-        .into_iter()
-        .filter(|name| available.split_ascii_whitespace().any(|one| one == *name))
-        .map(|name| format!("+{name}"))
-        .collect();
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    std::fs::write(folder.join("cgroup.subtree_control"), wanted.join(" "))
-}
-
-fn make_folder(folder: &Path) -> io::Result<()> {
-    match std::fs::create_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
-}
-
-/// Sets a limit; a kernel without that controller has no such file.
-fn write_if_there(file: &Path, value: &str) -> io::Result<()> {
-    match std::fs::OpenOptions::new().write(true).truncate(true).open(file) {
-        Ok(mut file) => io::Write::write_all(&mut file, value.as_bytes()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn processes(folder: &Path) -> Vec<i32> {
-    let text = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse().ok()).collect()
-}
-
-fn count_processes(folder: &Path) -> u64 {
-    let below = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let below = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    processes(folder).len() as u64 + below.map(|entry| count_processes(&entry.path())).sum::<u64>()
-}
-
 fn field(text: &str, name: &str) -> u64 {
     let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
     text.lines().find_map(value).unwrap_or(0)
-}
-
-/// The kernel's files in a group go with the group; only folders are removed.
-fn remove_tree(folder: &Path) -> io::Result<()> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path())?;
-        }
-    }
-    std::fs::remove_dir(folder)
 }
 
 #[cfg(test)]
@@ -411,46 +270,6 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-
-    const HYBRID: &str = "\
-24 20 0:20 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
-25 20 0:21 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
-26 20 0:22 /box /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
-27 20 0:23 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
-";
-
-    #[test]
-    fn own_groups_are_found_in_each_version_one_tree() {
-        let groups = "3:pids:/a\n2:cpu,cpuacct:/\n1:memory:/box/b\n0::/c\n";
-        let folders: Vec<PathBuf> = own_groups(groups, HYBRID).into_iter().map(|tree| tree.folder).collect();
-        assert_eq!(
-            folders,
-            ["/sys/fs/cgroup/pids/a", "/sys/fs/cgroup/memory/b", "/sys/fs/cgroup/cpu,cpuacct/"]
-                .map(PathBuf::from)
-        );
-    }
-
-    #[test]
-    fn of_two_trees_the_one_mounted_within_the_cgroup_namespace_counts() {
-        let outer = "24 20 0:20 /../.. /outer/pids rw,relatime - cgroup cgroup rw,pids\n";
-        assert_eq!(own_groups("3:pids:/\n", outer), []);
-        let inner = "30 20 0:20 / /inner/pids rw,relatime - cgroup cgroup rw,pids\n";
-        for mounts in [format!("{outer}{inner}"), format!("{inner}{outer}")] {
-            let folder = PathBuf::from("/inner/pids/");
-            assert_eq!(
-                own_groups("3:pids:/\n", &mounts),
-                [Tree { controller: Controller::V1("pids"), folder }]
-            );
-        }
-    }
-
-    #[test]
-    fn a_machine_with_version_two_alone_has_one_tree() {
-        let mounts = "30 20 0:25 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
-        let trees = own_groups("0::/system.slice/mainstay-agent.service\n", mounts);
-        let folder = PathBuf::from("/sys/fs/cgroup/system.slice/mainstay-agent.service");
-        assert_eq!(trees, [Tree { controller: Controller::V2, folder }]);
-    }
 
     #[test]
     fn in_a_version_two_tree_limits_and_usage_are_in_its_files() {

@@ -1,34 +1,31 @@
 //! Carries out what [`supervise`](crate::supervise) decides: one task that owns all children of a server.
 
+mod adoption;
+mod report;
+mod start;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
-use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
-use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ChildSpec;
-use crate::account::{Account, AccountError};
-use crate::adopt::{Found, Record, Records};
+use crate::account::Account;
+use crate::adopt::{Record, Records};
 use crate::cgroup::Cgroups;
 use crate::child::{Child, log_name, order_of};
-use crate::descriptors::FIRST;
 use crate::fdstore::Notifier;
-use crate::files::{FilesError, make_folder, write_file};
-use crate::launch::{Launch, Launcher};
+use crate::files::{make_folder, write_file};
+use crate::launch::Launcher;
 use crate::logs::{LastWords, LogPipe, LogReader, Rotation, Source};
 use crate::reload;
 use crate::running::{Running, Told};
-use crate::sockets::{SocketError, Sockets};
-use crate::supervise::{Action, Adopted, Event, Exit, Machine, Phase, Report, State};
+use crate::sockets::Sockets;
+use crate::supervise::{Action, Adopted, Event, Machine, Phase, State};
 use crate::supervisor::{Change, Command, Error, Setup};
-
-/// The descriptor that a child has its log pipe as.
-const STDOUT: i32 = 1;
 
 /// All children of a server, owned by one task.
 pub(crate) struct Driver {
@@ -45,23 +42,6 @@ pub(crate) struct Driver {
     children: BTreeMap<String, Child>,
     tell: mpsc::Sender<Told>,
     publish: watch::Sender<BTreeMap<String, State>>,
-}
-
-/// Why a generation cannot be started. It is retried with back-off like any other fall.
-#[derive(Debug, Error)]
-enum StartError {
-    #[error(transparent)]
-    Files(#[from] FilesError),
-    #[error(transparent)]
-    Account(#[from] AccountError),
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    #[error("its control group cannot be made: {0}")]
-    Cgroup(io::Error),
-    #[error("it cannot be recorded: {0}")]
-    Record(io::Error),
-    #[error("the shim cannot be started: {0}")]
-    Launch(io::Error),
 }
 
 impl Driver {
@@ -253,93 +233,6 @@ impl Driver {
         }
     }
 
-    /// Takes over what an earlier supervisor left running.
-    pub(crate) fn adopt(&mut self) -> Result<(), Error> {
-        let found = self
-            .records
-            .find()
-            .map_err(|source| Error::Records { path: self.records_path.clone(), source })?;
-        for one in found {
-            let name = one.record.spec.name.clone();
-            let generation = one.record.generation;
-            if let Err(error) = self.adopt_one(one) {
-                tracing::error!(child = name, generation, %error, "a running child cannot be adopted");
-            }
-        }
-        let names: Vec<String> = self.children.keys().cloned().collect();
-        for name in names {
-            self.clear_unknown(&name);
-            self.handle(&name, Event::Tick);
-        }
-        Ok(())
-    }
-
-    fn adopt_one(&mut self, found: Found) -> Result<(), Error> {
-        let Found { record, identity, handle } = found;
-        let (name, generation) = (record.spec.name.clone(), record.generation);
-        if let Some(handle) = &handle {
-            self.recover_sockets(&record.spec, handle.as_fd());
-        }
-        if !self.children.contains_key(&name) {
-            let held = handle.as_ref().and_then(|handle| taken_from(handle.as_fd(), STDOUT));
-            let child = self.make_child(record.spec.clone(), generation, held)?;
-            self.children.insert(name.clone(), child);
-        }
-        let tell = self.tell.clone();
-        let groups = self.cgroups.as_ref().map(|groups| groups.role_without_limits(&name));
-        let Some(child) = self.children.get_mut(&name) else { return Err(Error::NoChild { name }) };
-        let known = child.specs.iter().find(|(_, spec)| **spec == record.spec).map(|(id, _)| *id);
-        let order = match known {
-            Some(id) => order_of(id, &record.spec),
-            None => child.order(record.spec.clone()),
-        };
-        let group = groups
-            .map(|group| group.generation(generation))
-            .filter(|group| !group.members().is_empty() || handle.is_none());
-        let since = i64::try_from(record.since).ok().and_then(|at| jiff::Timestamp::from_second(at).ok());
-        let is_alive = handle.is_some();
-        let recorded = (record.phase, order.id);
-        let mut running = Running::new(identity, handle, group, since.unwrap_or_default(), recorded);
-        if let Err(source) = running.watch(&name, generation, tell) {
-            return Err(Error::Records { path: self.records_path.clone(), source });
-        }
-        tracing::info!(child = name, generation, pid = identity.pid, is_alive, "adopted");
-        child.running.insert(generation, running);
-        let actions = child.machine.adopt(generation, order, record.phase, Instant::now());
-        self.act(&name, actions, &mut VecDeque::new());
-        if !is_alive {
-            self.handle(&name, Event::Exited { generation, exit: Exit::Unknown });
-        }
-        Ok(())
-    }
-
-    /// Gets the listening sockets back out of a running child, where nobody kept them.
-    fn recover_sockets(&mut self, spec: &ChildSpec, handle: BorrowedFd<'_>) {
-        let specs = spec.sockets.iter().flat_map(|socket| std::iter::repeat_n(socket, socket.count()));
-        for (number, socket) in (FIRST..).zip(specs) {
-            if self.sockets.of(std::slice::from_ref(socket)).is_err()
-                && let Some(descriptor) = taken_from(handle, number)
-            {
-                self.sockets.recover(socket, descriptor);
-            }
-        }
-    }
-
-    /// Ends processes in a role's groups that no record tells of.
-    fn clear_unknown(&self, name: &str) {
-        let Some(groups) = &self.cgroups else { return };
-        let group = groups.role_without_limits(name);
-        for number in group.generations() {
-            let is_known = self.children.get(name).is_some_and(|child| child.running.contains_key(&number));
-            if !is_known {
-                let unknown = group.generation(number);
-                unknown.kill();
-                // Busy for a moment longer; the next start of this role takes it along.
-                let _ = unknown.remove();
-            }
-        }
-    }
-
     fn handle(&mut self, name: &str, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
@@ -442,88 +335,6 @@ impl Driver {
         Ok(())
     }
 
-    fn start(&mut self, name: &str, generation: u64, order: u64) -> Result<(), StartError> {
-        let Some(child) = self.children.get_mut(name) else { return Ok(()) };
-        let spec = child.specs[&order].clone();
-        let account = Account::of(&spec.user)?;
-        spec.folders.iter().try_for_each(make_folder)?;
-        spec.files.iter().try_for_each(write_file)?;
-        let role = self.cgroups.as_ref().map(|groups| groups.role(name, spec.memory, spec.processes));
-        let role = role.transpose().map_err(StartError::Cgroup)?;
-        let group = role.map(|role| role.make_generation(generation));
-        let group = group.transpose().map_err(StartError::Cgroup)?;
-        let now = jiff::Timestamp::now();
-        let record = Record {
-            generation,
-            phase: Adopted::Starting,
-            since: now.as_second().try_into().unwrap_or_default(),
-            spec: spec.clone(),
-        };
-        self.records.write(&record).map_err(StartError::Record)?;
-        let sockets = self.sockets.of(&spec.sockets)?;
-        let launch = Launch {
-            program: spec.program.clone(),
-            args: spec.args.clone(),
-            env: spec.env.clone(),
-            directory: spec.directory.clone(),
-            uid: account.uid,
-            gid: account.gid,
-            groups: account.groups.clone(),
-            capabilities: spec.capabilities.clone(),
-            cgroups: group.iter().flat_map(crate::cgroup::GenerationGroup::procs_files).collect(),
-            descriptor_names: sockets.iter().map(|(name, _)| name.clone()).collect(),
-            identity_file: Some(self.records.identity_file(name, generation)),
-        };
-        let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, descriptor)| *descriptor).collect();
-        let process =
-            self.launcher.start(&launch, &descriptors, child.pipe.as_fd()).map_err(StartError::Launch)?;
-        let pid = process.id().cast_signed();
-        let recorded = (Adopted::Starting, order);
-        let running = Running::begin(name, generation, process, group, now, recorded, self.tell.clone())
-            .map_err(StartError::Launch)?;
-        child.running.insert(generation, running);
-        tracing::info!(child = name, generation, pid, "started");
-        Ok(())
-    }
-
-    fn report(&self, name: &str, report: &Report) {
-        match report {
-            Report::Ready { generation, after } => {
-                tracing::info!(child = name, generation, after_ms = after.as_millis() as u64, "ready");
-            }
-            Report::Fell { generation, failure, falls, restart_in } => {
-                let child = self.children.get(name);
-                let said = child.map(|child| child.words.lines()).unwrap_or_default();
-                let not_ready = child
-                    .and_then(|child| child.running.get(generation))
-                    .and_then(Running::not_ready)
-                    .unwrap_or_default();
-                let restart_in_ms = restart_in.as_millis() as u64;
-                tracing::warn!(child = name, generation, %failure, not_ready, falls, restart_in_ms, ?said, "fell");
-            }
-            Report::Rejected(rejected) => {
-                let failure = &rejected.failure;
-                tracing::error!(child = name, %failure, "the changed role did not get ready; what ran before runs on");
-            }
-            Report::Reloaded { generation, after } => {
-                let after_ms = after.as_millis() as u64;
-                tracing::info!(child = name, generation, after_ms, "has taken the change over");
-            }
-            Report::ReloadRefused { generation, reason } => {
-                tracing::info!(
-                    child = name,
-                    generation,
-                    reason,
-                    "does not take the change over; a new process does"
-                );
-            }
-            Report::Killed { generation } => {
-                tracing::warn!(child = name, generation, "did not stop when asked and is killed");
-            }
-            Report::Stopped => tracing::info!(child = name, "stopped"),
-        }
-    }
-
     /// Keeps the records true.
     fn write_phases(&mut self, name: &str) {
         let Some(child) = self.children.get_mut(name) else { return };
@@ -574,9 +385,4 @@ impl Driver {
             }
         }
     }
-}
-
-/// A copy of a descriptor of another process.
-fn taken_from(process: BorrowedFd<'_>, number: i32) -> Option<OwnedFd> {
-    pidfd_getfd(process, number, PidfdGetfdFlags::empty()).ok()
 }
