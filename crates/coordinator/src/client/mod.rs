@@ -1,0 +1,337 @@
+//! The client: one interface to a coordinator, whichever of the two it is.
+
+mod answers;
+mod call;
+mod connection;
+mod verdict;
+mod watch;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use watch::{Watch, Watched};
+
+use crate::wire::{
+    Base64, GrantRequest, GrantResponse, Int64, KeepAliveRequest, KeepAliveResponse, RangeRequest, RangeResponse,
+    RevokeRequest, RevokeResponse, StatusResponse, Streamed, TimeToLiveRequest, TimeToLiveResponse, TxnResponse,
+};
+use crate::{Committed, Compare, Endpoint, Error, KeyValue, LeaseId, Listing, Operation, Refusal, Revision, Tls, TlsError, Txn};
+use answers::{key_value, key_values, operation_results, txn_request};
+use call::{Answered, Kind, Patience, Shared};
+
+/// How a client reaches its coordinator.
+#[derive(Debug, Clone)]
+pub struct ClientSettings {
+    /// Where it listens: one address, or one for each member. They are tried in turn, beginning with the one that answered last.
+    pub endpoints: Vec<Endpoint>,
+    /// What is shown to https endpoints, and asked of them.
+    pub tls: Option<Tls>,
+    /// How long one endpoint may take to accept a connection, TLS included.
+    pub connect_timeout: Duration,
+    /// How long one endpoint may take to answer before another one is asked, where asking twice does no harm.
+    pub answer_timeout: Duration,
+    /// How long a call may take in all.
+    pub deadline: Duration,
+}
+
+impl ClientSettings {
+    /// 300 ms to connect, 1 s to answer, 3 s in all.
+    pub fn new(endpoints: Vec<Endpoint>, tls: Option<Tls>) -> Self {
+        Self {
+            endpoints,
+            tls,
+            connect_timeout: Duration::from_millis(300),
+            answer_timeout: Duration::from_secs(1),
+            deadline: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Settings that no client can be made of.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SettingsError {
+    /// There is no address to go to.
+    #[error("a coordinator needs at least one endpoint")]
+    NoEndpoint,
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// A coordinator's client. Cloning is cheap, and clones share their connections. Needs a tokio runtime.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    patience: Patience,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Client").field("patience", &self.patience).finish_non_exhaustive()
+    }
+}
+
+/// A lease that was granted or renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Granted {
+    /// The lease.
+    pub lease: LeaseId,
+    /// The time to live that the server gave: what was asked for, or more.
+    pub ttl: Duration,
+    /// When the request was sent. The lease cannot end before this moment and the time to live have passed.
+    pub sent: Instant,
+}
+
+/// What a lease has left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseState {
+    /// The time to live that it was granted with.
+    pub granted: Duration,
+    /// What of it is left. etcd says whole seconds, rounded down.
+    pub left: Duration,
+    /// The keys that end with it.
+    pub keys: Vec<String>,
+}
+
+/// What one endpoint says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Its version.
+    pub version: String,
+    /// The store's revision, as far as this endpoint knows.
+    pub revision: Revision,
+    /// The member that answered; the embedded coordinator has one.
+    pub member: u64,
+    /// The member that leads, 0 if this one knows of none.
+    pub leader: u64,
+    /// Bytes of the store's file.
+    pub size_bytes: u64,
+    /// Bytes of it that are in use; defragmenting gives the rest back.
+    pub used_bytes: u64,
+    /// What is wrong with it, in its own words.
+    pub errors: Vec<String>,
+}
+
+impl Client {
+    /// A client. Connects with its first call.
+    pub fn new(settings: &ClientSettings) -> Result<Self, SettingsError> {
+        if settings.endpoints.is_empty() {
+            return Err(SettingsError::NoEndpoint);
+        }
+        let tls = settings.tls.as_ref().map(Tls::client).transpose()?;
+        let patience = Patience {
+            connect: settings.connect_timeout,
+            answer: settings.answer_timeout,
+            deadline: settings.deadline,
+        };
+        Ok(Self { shared: Arc::new(Shared::new(settings.endpoints.clone(), tls)), patience })
+    }
+
+    /// The same client with another deadline for its calls. One endpoint may take at most half of it, so that another one can
+    /// still be asked.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        let answer = self.patience.answer.min(deadline / 2);
+        let connect = self.patience.connect.min(deadline / 2);
+        Self { shared: Arc::clone(&self.shared), patience: Patience { connect, answer, deadline } }
+    }
+
+    /// The key, if it is there, as of now: a read that another client's earlier write cannot be missing from.
+    pub async fn get(&self, key: &str) -> Result<Option<KeyValue>, Error> {
+        let request = RangeRequest { key: base64(key), ..RangeRequest::default() };
+        let answer: RangeResponse = self.read("/v3/kv/range", &request).await?;
+        answer.kvs.into_iter().next().map(key_value).transpose()
+    }
+
+    /// Every key that begins with `prefix`, at one moment.
+    pub async fn list(&self, prefix: &str) -> Result<Listing, Error> {
+        let request = RangeRequest { key: range_start(prefix), range_end: range_end(prefix), ..RangeRequest::default() };
+        let answer: RangeResponse = self.read("/v3/kv/range", &request).await?;
+        Ok(Listing { revision: answer.header.revision.0, keys: key_values(answer.kvs)? })
+    }
+
+    /// Does all of a transaction's operations, or none. A comparison that fails is [`Error::Refused`].
+    ///
+    /// It is sent only once. After [`Error::Uncertain`] the store itself tells what became of it: put something that only this
+    /// transaction puts, and look for it.
+    pub async fn txn(&self, txn: &Txn) -> Result<Committed, Error> {
+        let request = txn_request(txn);
+        let only_reads = txn.operations.iter().chain(&txn.otherwise).all(|one| matches!(one, Operation::Get { .. }));
+        let kind = if only_reads { Kind::Read } else { Kind::Once };
+        let answered: Answered<TxnResponse> = self.shared.call("/v3/kv/txn", &request, kind, self.patience).await?;
+        let answer = answered.answer;
+        let revision = answer.header.revision.0;
+        let operations = if answer.succeeded { &txn.operations } else { &txn.otherwise };
+        let results = operation_results(operations, answer.responses)?;
+        if answer.succeeded { Ok(Committed { revision, results }) } else { Err(Error::Refused(Refusal { revision, results })) }
+    }
+
+    /// Sets a key, whatever it was.
+    pub async fn put(&self, key: &str, value: impl Into<Vec<u8>>, lease: Option<LeaseId>) -> Result<Committed, Error> {
+        self.txn(&Txn::new().then(Operation::Put { key: key.to_owned(), value: value.into(), lease })).await
+    }
+
+    /// Makes a key that must not be there yet.
+    pub async fn create(&self, key: &str, value: impl Into<Vec<u8>>, lease: Option<LeaseId>) -> Result<Committed, Error> {
+        let put = Operation::Put { key: key.to_owned(), value: value.into(), lease };
+        self.txn(&Txn::new().when(Compare::absent(key)).then(put)).await
+    }
+
+    /// Deletes a key, if it is there.
+    pub async fn delete(&self, key: &str) -> Result<Committed, Error> {
+        self.txn(&Txn::new().then(Operation::delete(key))).await
+    }
+
+    /// Every change of the keys that begin with `prefix`, from revision `from` on: one more than that of a
+    /// [`Listing`] continues where that ended. At least 1.
+    ///
+    /// Needs the runtime that the client's calls run in, and ends when it is dropped.
+    pub fn watch(&self, prefix: &str, from: Revision) -> Watch {
+        Watch::start(Arc::clone(&self.shared), self.patience, prefix, from.max(1))
+    }
+
+    /// A new lease. etcd counts in whole seconds, rounded up, and gives no less than 1.5 of its election timeouts; the
+    /// embedded coordinator counts in milliseconds. Either way [`Granted::ttl`] is what was given.
+    pub async fn grant(&self, ttl: Duration) -> Result<Granted, Error> {
+        let begun = Instant::now();
+        let lease = new_lease_id()?;
+        let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).max(1);
+        let request = GrantRequest {
+            ttl: Int64((ttl_ms / 1000 + i64::from(ttl_ms % 1000 != 0)).max(1)),
+            id: Int64(lease.0),
+            ttl_ms: Int64(ttl_ms),
+        };
+        // Repeatable, since the name is ours: a lease of that name can only be from an attempt whose answer was lost.
+        let granted: Result<Answered<GrantResponse>, Error> =
+            self.shared.call("/v3/lease/grant", &request, Kind::Repeatable, self.patience).await;
+        match granted {
+            // Counted from before the first attempt, for no one knows which of them the server did.
+            Ok(Answered { answer, .. }) => Ok(Granted { lease, ttl: duration(answer.ttl, answer.ttl_ms), sent: begun }),
+            Err(Error::Rejected { why }) if why.contains("lease already exists") => {
+                let state = self.lease(lease).await?.ok_or(Error::LeaseGone { lease })?;
+                Ok(Granted { lease, ttl: state.granted, sent: begun })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Renews a lease to its full time to live. [`Error::LeaseGone`] if it has ended; any other error says that it was not
+    /// renewed as far as anyone knows.
+    pub async fn keep_alive(&self, lease: LeaseId) -> Result<Granted, Error> {
+        let request = KeepAliveRequest { id: Int64(lease.0) };
+        let answered: Answered<Streamed<KeepAliveResponse>> =
+            self.shared.call("/v3/lease/keepalive", &request, Kind::Repeatable, self.patience).await?;
+        match answered.answer {
+            Streamed { result: Some(result), .. } if result.ttl.0 > 0 => {
+                Ok(Granted { lease, ttl: duration(result.ttl, result.ttl_ms), sent: answered.sent })
+            }
+            Streamed { result: Some(_), .. } => Err(Error::LeaseGone { lease }),
+            Streamed { error, .. } => {
+                Err(Error::Uncertain { why: error.map_or_else(|| "an empty answer".to_owned(), |error| error.message) })
+            }
+        }
+    }
+
+    /// Ends a lease, and with it its keys. That it has ended already is no error.
+    pub async fn revoke(&self, lease: LeaseId) -> Result<(), Error> {
+        let request = RevokeRequest { id: Int64(lease.0) };
+        let revoked: Result<Answered<RevokeResponse>, Error> =
+            self.shared.call("/v3/lease/revoke", &request, Kind::Repeatable, self.patience).await;
+        match revoked {
+            Ok(_) | Err(Error::LeaseGone { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a lease has left, or nothing if it has ended.
+    pub async fn lease(&self, lease: LeaseId) -> Result<Option<LeaseState>, Error> {
+        let request = TimeToLiveRequest { id: Int64(lease.0), keys: true };
+        let answer: TimeToLiveResponse = match self.read("/v3/lease/timetolive", &request).await {
+            Ok(answer) => answer,
+            Err(Error::LeaseGone { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if answer.ttl.0 < 0 {
+            return Ok(None);
+        }
+        Ok(Some(LeaseState {
+            granted: duration(answer.granted_ttl, answer.granted_ttl_ms),
+            left: duration(answer.ttl, answer.ttl_ms),
+            keys: answer.keys.into_iter().map(answers::text).collect::<Result<_, _>>()?,
+        }))
+    }
+
+    /// What the endpoint at `place` of the settings' list says of itself. Others are not asked.
+    pub async fn status(&self, place: usize) -> Result<Status, Error> {
+        let answer: StatusResponse = self.at(place, "/v3/maintenance/status", &crate::wire::Empty {}).await?;
+        Ok(Status {
+            version: answer.version,
+            revision: answer.header.revision.0,
+            member: answer.header.member_id.0,
+            leader: answer.leader.0,
+            size_bytes: answer.db_size.0.unsigned_abs(),
+            used_bytes: answer.db_size_in_use.0.unsigned_abs(),
+            errors: answer.errors,
+        })
+    }
+
+    /// How many endpoints there are.
+    pub fn endpoints(&self) -> usize {
+        self.shared.targets.len()
+    }
+
+    pub(crate) async fn at<T: DeserializeOwned>(&self, place: usize, path: &str, message: &impl Serialize) -> Result<T, Error> {
+        if place >= self.endpoints() {
+            return Err(Error::Rejected { why: format!("there is no endpoint {place}") });
+        }
+        self.shared.call_at(place, path, message, self.patience).await
+    }
+
+    pub(crate) async fn read<T: DeserializeOwned>(&self, path: &str, message: &impl Serialize) -> Result<T, Error> {
+        Ok(self.shared.call(path, message, Kind::Read, self.patience).await?.answer)
+    }
+
+    pub(crate) async fn once<T: DeserializeOwned>(&self, path: &str, message: &impl Serialize) -> Result<T, Error> {
+        Ok(self.shared.call(path, message, Kind::Once, self.patience).await?.answer)
+    }
+}
+
+/// The time to live: ours in milliseconds, or etcd's in seconds.
+fn duration(seconds: Int64, millis: Int64) -> Duration {
+    if millis.0 > 0 {
+        Duration::from_millis(millis.0.unsigned_abs())
+    } else {
+        Duration::from_secs(seconds.0.max(0).unsigned_abs())
+    }
+}
+
+fn base64(text: &str) -> Base64 {
+    Base64(text.as_bytes().to_vec())
+}
+
+/// Where the keys that begin with a prefix begin. A single zero byte stands for "from the first key on".
+fn range_start(prefix: &str) -> Base64 {
+    if prefix.is_empty() { Base64(vec![0]) } else { base64(prefix) }
+}
+
+/// The first key after all that begin with a prefix. A single zero byte stands for "to the end".
+fn range_end(prefix: &str) -> Base64 {
+    let mut end = prefix.as_bytes().to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return Base64(end);
+        }
+    }
+    Base64(vec![0])
+}
+
+/// A name for a lease that nobody else uses.
+fn new_lease_id() -> Result<LeaseId, Error> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Unavailable { why: format!("no random number: {error}") })?;
+    Ok(LeaseId((i64::from_le_bytes(bytes) & i64::MAX).max(1)))
+}
