@@ -30,6 +30,10 @@ const MESSAGE_MOST_BYTES: usize = 64 << 20;
 /// After this much silence the member is asked whether it still follows the store.
 const SILENCE: Duration = Duration::from_secs(1);
 
+/// After this much silence, in which the store moved on, the stream is opened again where it stood: most likely nothing of what
+/// changed was for this watch, but it could also be that something on the way swallows what the member says.
+const STALE: Duration = Duration::from_secs(5);
+
 /// The wait between two attempts to watch, doubling.
 const RETRY_LEAST: Duration = Duration::from_millis(20);
 const RETRY_MOST: Duration = Duration::from_millis(500);
@@ -102,6 +106,8 @@ impl Drop for Watch {
 
 /// Why a stream ended.
 enum Ended {
+    /// The same member may have more to say on another stream.
+    Stale,
     /// Another stream can go on where this one ended.
     Lost(String),
     /// None can.
@@ -134,6 +140,7 @@ impl Follower {
                     let _ = self.batches.send(Watched::StartOver { why }).await;
                     return;
                 }
+                Ended::Stale => continue,
                 Ended::Lost(why) => {
                     tracing::debug!(endpoint = %shared.targets[place].endpoint, why, "a watch lost its stream");
                 }
@@ -152,6 +159,7 @@ impl Follower {
             Ok(stream) => stream,
             Err(why) => return Ended::Lost(why),
         };
+        let mut said = Instant::now();
         loop {
             let message = match tokio::time::timeout(SILENCE, stream.message()).await {
                 Ok(Ok(Some(message))) => message,
@@ -161,10 +169,12 @@ impl Follower {
                 }
                 Ok(Err(MessageError::Broken(why))) => return Ended::Lost(why),
                 Err(_) => match self.still_follows(shared, place).await {
-                    Ok(()) => continue,
+                    Ok(revision) if revision >= self.next && said.elapsed() >= STALE => return Ended::Stale,
+                    Ok(_) => continue,
                     Err(why) => return Ended::Lost(why),
                 },
             };
+            said = Instant::now();
             if let Err(ended) = self.take(message).await {
                 return ended;
             }
@@ -214,6 +224,7 @@ impl Follower {
             return Err(Ended::Lost(format!("the member ended the watch: {}", response.cancel_reason)));
         }
         let _ = self.heard.send(Instant::now());
+        let nothing = response.events.is_empty();
         let events: Result<Vec<Event>, String> = response
             .events
             .into_iter()
@@ -225,20 +236,23 @@ impl Follower {
         if let Some(last) = events.last() {
             self.next = last.revision + 1;
             self.batches.send(Watched::Changed(events)).await.map_err(|_| Ended::Dropped)?;
+        } else if nothing && !response.created {
+            // The member says how far it is: there was nothing for this watch until then.
+            self.next = self.next.max(response.header.revision.0 + 1);
         }
         Ok(())
     }
 
     /// Asks a silent member for a read that it can only answer with a leader and after it has applied all that was
-    /// written before. A frozen or cut-off member does not answer.
-    async fn still_follows(&self, shared: &Shared, place: usize) -> Result<(), String> {
+    /// written before. A frozen or cut-off member does not answer. What comes back is how far the store is.
+    async fn still_follows(&self, shared: &Shared, place: usize) -> Result<Revision, String> {
         let request = RangeRequest { key: range_start(&self.prefix), count_only: true, ..RangeRequest::default() };
         let patience = Patience { deadline: self.patience.answer, ..self.patience };
         let asked = Instant::now();
-        let _: RangeResponse =
+        let answer: RangeResponse =
             shared.call_at(place, "/v3/kv/range", &request, patience).await.map_err(|error| error.to_string())?;
         let _ = self.heard.send(asked);
-        Ok(())
+        Ok(answer.header.revision.0)
     }
 }
 

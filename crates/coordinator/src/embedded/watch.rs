@@ -3,7 +3,7 @@
 //! Nothing is queued for a watch: it remembers the next revision and asks for what came since. One that reads too slowly falls
 //! behind what is kept, and is told so.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -14,6 +14,9 @@ use crate::wire::{Failure, Header, Int64, StreamFailure, Streamed, WatchCreateRe
 
 /// The wait after the store was too busy.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// How often a watch is told that there was nothing for it, at most.
+const PROGRESS: Duration = Duration::from_secs(1);
 
 /// Messages that wait for the connection.
 const MESSAGES_MOST: usize = 2;
@@ -52,6 +55,7 @@ async fn follow(handle: &Handle, create: WatchCreateRequest, sender: &mpsc::Send
         _ => status.header.revision.0 + 1,
     };
     send(sender, &WatchResponse { created: true, ..message(status.header) }).await?;
+    let mut said = Instant::now();
     loop {
         // Marked as seen before it is asked about, so that nothing that comes in between is missed.
         let known = *revision.borrow_and_update();
@@ -59,7 +63,10 @@ async fn follow(handle: &Handle, create: WatchCreateRequest, sender: &mpsc::Send
         match ask(handle, events).await? {
             Response::Events { header, events, next: further } => {
                 next = further;
-                if !events.is_empty() {
+                // Without events it says how far the watch is, so that one with few keys does not fall behind the history.
+                let progress = create.progress_notify && next > header.revision.0 && said.elapsed() >= PROGRESS;
+                if !events.is_empty() || progress {
+                    said = Instant::now();
                     send(sender, &WatchResponse { events, ..message(header) }).await?;
                 }
             }

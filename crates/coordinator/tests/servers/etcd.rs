@@ -37,6 +37,11 @@ pub struct Process {
 impl Process {
     /// Starts it. It dies with the thread that started it, should a test be killed.
     pub fn start(member: &Member) -> Self {
+        Self::start_with(member, &[])
+    }
+
+    /// The same with further arguments, which override those before them.
+    pub fn start_with(member: &Member, further: &[&str]) -> Self {
         let command = member.command();
         let log = member.data_folder.with_extension("log");
         let output = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
@@ -44,6 +49,7 @@ impl Process {
             .args(["--pdeathsig", "KILL", "--"])
             .arg(&command.program)
             .args(&command.arguments)
+            .args(further)
             .env_clear()
             .envs(command.environment)
             .stdin(Stdio::null())

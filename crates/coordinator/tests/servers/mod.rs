@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-mod certificates;
+pub mod certificates;
 mod embedded;
 mod etcd;
 mod wire;
