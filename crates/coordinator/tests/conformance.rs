@@ -58,6 +58,7 @@ stories! {
     failures:
         what_cannot_be_sent_is_certainly_not_done,
         what_is_not_answered_may_have_been_done_and_can_be_found_out,
+        what_may_have_been_done_is_settled_and_done_once,
         a_silent_server_holds_nobody_beyond_the_deadline,
         an_endpoint_that_is_dead_is_passed_over,
         a_lease_whose_answer_was_lost_is_granted_once;

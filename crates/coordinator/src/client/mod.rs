@@ -139,6 +139,10 @@ impl Client {
         Self { shared: Arc::clone(&self.shared), patience: Patience { connect, answer, deadline } }
     }
 
+    fn with_whole_deadline(&self, deadline: Duration) -> Self {
+        Self { shared: Arc::clone(&self.shared), patience: Patience { deadline, ..self.patience } }
+    }
+
     /// The key, if it is there, as of now: a read that another client's earlier write cannot be missing from.
     pub async fn get(&self, key: &str) -> Result<Option<KeyValue>, Error> {
         let request = RangeRequest { key: base64(key), ..RangeRequest::default() };
@@ -167,6 +171,44 @@ impl Client {
         let operations = if answer.succeeded { &txn.operations } else { &txn.otherwise };
         let results = operation_results(operations, answer.responses)?;
         if answer.succeeded { Ok(Committed { revision, results }) } else { Err(Error::Refused(Refusal { revision, results })) }
+    }
+
+    /// Does a transaction and finds out by itself what became of it, until the deadline: tried again when nobody took it on or
+    /// nobody says what became of it, each attempt for as long as one endpoint may take to answer. A member whose leader has just
+    /// died swallows what it is asked to write, so this is how a write gets through an election.
+    ///
+    /// `proof` is a key and a value which this transaction puts and nobody else ever does (a random number in it is enough),
+    /// and the transaction's comparisons must not hold any more once it is done. Then it is done at most once. What comes
+    /// back is the revision at which it was done.
+    pub async fn txn_settled(&self, txn: &Txn, proof: (&str, &[u8])) -> Result<Revision, Error> {
+        let end = Instant::now() + self.patience.deadline;
+        let mut uncertain = false;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let attempt = self.with_whole_deadline(left.min(self.patience.answer));
+            let error = match attempt.txn(txn).await {
+                Ok(committed) => return Ok(committed.revision),
+                Err(error) => error,
+            };
+            uncertain |= error.may_have_been_done();
+            let decided = !matches!(error, Error::Unavailable { .. } | Error::Uncertain { .. });
+            if uncertain {
+                match self.with_whole_deadline(end.saturating_duration_since(Instant::now())).get(proof.0).await {
+                    Ok(Some(kv)) if kv.value == proof.1 => return Ok(kv.mod_revision),
+                    Ok(_) if decided => return Err(error),
+                    Ok(_) => {}
+                    Err(asked) => {
+                        let why = format!("{error}; and what became of it cannot be found out: {asked}");
+                        return Err(Error::Uncertain { why });
+                    }
+                }
+            } else if decided {
+                return Err(error);
+            }
+            if Instant::now() >= end {
+                return Err(if uncertain { Error::Uncertain { why: error.to_string() } } else { error });
+            }
+        }
     }
 
     /// Sets a key, whatever it was.

@@ -118,6 +118,19 @@ impl Log {
         hasher.finalize()
     }
 
+    /// Whether a sound line begins anywhere in here: also where the line feed before it was damaged.
+    fn is_followed(&self, rest: &[u8]) -> bool {
+        // Text that values are written in (base64) has no spaces and no brackets, so this finds little else than lines.
+        let marks = rest.windows(2).enumerate().filter(|(_, pair)| pair == b" [").map(|(at, _)| at);
+        let mut candidates = marks.filter_map(|mark| {
+            let digits = rest[..mark].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+            let start = (mark - digits).checked_sub(9)?;
+            let end = rest[mark..].iter().position(|byte| *byte == b'\n')? + mark + 1;
+            (digits > 0).then(|| &rest[start..end])
+        });
+        candidates.any(|line| self.sound(line).is_some_and(|(number, _)| number > self.next))
+    }
+
     /// The number and the records' text of a line, if it is sound.
     fn sound<'a>(&self, line: &'a [u8]) -> Option<(u64, &'a [u8])> {
         let line = line.strip_suffix(b"\n")?;
@@ -156,8 +169,7 @@ pub(crate) fn read(file: &[u8], limits: Limits) -> Result<Loaded, Damage> {
             if beginning.is_none_or(|lines| log.next <= lines + 1) {
                 return Err(damaged("its checksum is wrong".to_owned()));
             }
-            let mut later = rest[length..].split_inclusive(|byte| *byte == b'\n');
-            if later.any(|line| log.sound(line).is_some_and(|(number, _)| number > log.next)) {
+            if log.is_followed(rest) {
                 return Err(damaged("its checksum is wrong, and sound lines follow".to_owned()));
             }
             break;

@@ -10,10 +10,10 @@
 //!
 //! - The gateway, which turns our JSON into gRPC, is a client of its own server and shows the *server's* certificate there. So
 //!   that certificate needs the extended key usage `clientAuth` beside `serverAuth`. Without it each request of the gateway
-//!   fails with code 14, though etcd is well.
-//! - A certificate that a client or a peer shows, and that names addresses or host names, must name the address that the
-//!   connection comes *from*. A server that leaves through another address than it listens on needs both in its certificate. A
-//!   client's certificate that names neither is taken from anywhere.
+//!   fails with code 14 or a broken pipe, though etcd is well.
+//! - A certificate that a *peer* shows must name the address that the connection comes *from*, if it names any. A server
+//!   that leaves through another address than it listens on needs both in its certificate. Clients are not asked for that.
+//! - The files are read for each connection: a certificate that was renewed needs no restart.
 //! - The common name is not looked at, as long as etcd's own accounts are off, which they are here.
 
 mod upkeep;

@@ -1,28 +1,17 @@
 use std::time::{Duration, Instant};
 
-use mainstay_coordinator::{Change, Client, Error, Watch, Watched};
+use mainstay_coordinator::{Change, Client, Compare, Error, Operation, Txn, Watch, Watched};
 
 use crate::Cluster;
 use crate::servers::{PATIENCE, block_on, eventually};
 
-/// Writes numbers one after the other until one was written after the fault; whoever is not sure looks.
+/// Writes the next number, and says how long that took.
 async fn write_through(client: &Client, from: u32) -> (u32, Duration) {
     let begin = Instant::now();
     let key = format!("n/{from:04}");
-    loop {
-        assert!(begin.elapsed() < PATIENCE, "nothing can be written");
-        match client.with_deadline(Duration::from_secs(2)).create(&key, from.to_string(), None).await {
-            Ok(_) => break,
-            Err(Error::Uncertain { .. } | Error::Unavailable { .. }) => {
-                if let Ok(Some(_)) = client.get(&key).await {
-                    break;
-                }
-            }
-            // An attempt before, of which nobody was sure, came through.
-            Err(Error::Refused(_)) => break,
-            Err(error) => panic!("{error}"),
-        }
-    }
+    let value = from.to_string();
+    let txn = Txn::new().when(Compare::absent(&key)).then(Operation::put(&key, value.clone()));
+    client.with_deadline(PATIENCE).txn_settled(&txn, (&key, value.as_bytes())).await.unwrap();
     (from + 1, begin.elapsed())
 }
 

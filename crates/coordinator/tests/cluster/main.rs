@@ -42,10 +42,15 @@ impl Cluster {
 
     /// Members that are not started yet.
     pub fn described(count: u8, usage: Usage) -> Self {
+        Self::described_from(count, usage, &["127.0.0.1"])
+    }
+
+    /// The same, with certificates that name these addresses beside the member's own.
+    pub fn described_from(count: u8, usage: Usage, sources: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("mainstay-test-cluster-").tempdir().unwrap();
         let mut cluster = Self { members: Vec::new(), processes: Vec::new(), authority: Authority::new(), folder };
         for number in 1..=count {
-            let member = cluster.describe(number, usage);
+            let member = cluster.describe(number, usage, sources);
             cluster.members.push(member);
             cluster.processes.push(None);
         }
@@ -57,11 +62,13 @@ impl Cluster {
         cluster
     }
 
-    pub fn describe(&self, number: u8, usage: Usage) -> Member {
+    fn describe(&self, number: u8, usage: Usage, sources: &[&str]) -> Member {
         let name = format!("server{number}");
         let address = loopback(number);
         // The loopback network's connections come from 127.0.0.1, wherever they go.
-        let pair = self.authority.pair(&name, &[&address.ip().to_string(), "127.0.0.1"], usage);
+        let own = address.ip().to_string();
+        let addresses: Vec<&str> = sources.iter().copied().chain([own.as_str()]).collect();
+        let pair = self.authority.pair(&name, &addresses, usage);
         Member {
             tls: Some(self.authority.files(self.folder.path(), &name, &pair)),
             data_folder: self.folder.path().join(&name),

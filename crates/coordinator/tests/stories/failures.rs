@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mainstay_coordinator::{Client, Error};
+use mainstay_coordinator::{Client, Compare, Error, Operation, Txn};
 
 use crate::servers::{Story, client, eventually, loopback};
 
@@ -37,6 +37,26 @@ pub async fn what_is_not_answered_may_have_been_done_and_can_be_found_out(story:
     story.wire.mend();
     let kv = story.client.get("f/a").await.unwrap().unwrap();
     assert_eq!((kv.value.as_slice(), kv.version), (b"only I write this".as_slice(), 1), "done once");
+}
+
+pub async fn what_may_have_been_done_is_settled_and_done_once(story: &Story) {
+    let take = |value: &'static str| {
+        Txn::new()
+            .when(Compare::absent("f/leader"))
+            .then(Operation::put("f/leader", value))
+            .then(Operation::put(format!("f/{value}"), ""))
+    };
+    // The first attempt is done and its answer is lost; the one after it would be refused.
+    let client = crate::servers::client(vec![story.wire.endpoint(), story.server.endpoint()], None);
+    client.list("").await.unwrap();
+    story.wire.lose_answers();
+    let revision = client.txn_settled(&take("one"), ("f/leader", b"one")).await.unwrap();
+    let kv = story.direct.get("f/leader").await.unwrap().unwrap();
+    assert_eq!((kv.mod_revision, kv.version), (revision, 1));
+    // Who comes too late is refused, whether the answer came at once or not.
+    let late = client.txn_settled(&take("two"), ("f/leader", b"two")).await.unwrap_err();
+    assert!(matches!(late, Error::Refused(_)), "{late}");
+    assert_eq!(story.direct.list("f/").await.unwrap().keys.len(), 2);
 }
 
 pub async fn a_silent_server_holds_nobody_beyond_the_deadline(story: &Story) {

@@ -286,4 +286,4 @@ fn change_put(put: &PutRequest) -> Change {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
