@@ -29,7 +29,9 @@ impl Endpoint {
     /// What the `Host` field says.
     pub(crate) fn authority(&self) -> String {
         match self {
-            Self::Https { host, port } | Self::Http { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+            Self::Https { host, port } | Self::Http { host, port } if host.contains(':') => {
+                format!("[{host}]:{port}")
+            }
             Self::Https { host, port } | Self::Http { host, port } => format!("{host}:{port}"),
             Self::Unix(_) => "localhost".to_owned(),
         }
@@ -87,16 +89,29 @@ mod tests {
 
     #[test]
     fn addresses_are_read_and_written_alike() {
-        for text in ["https://10.10.0.11:2379", "http://localhost:2379", "https://[fd10::11]:2379", "unix:/run/x.sock"] {
+        for text in [
+            "https://10.10.0.11:2379",
+            "http://localhost:2379",
+            "https://[fd10::11]:2379",
+            "unix:/run/x.sock",
+        ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for text in ["", "10.10.0.11:2379", "https://10.10.0.11", "https://:1", "http://a:0", "http://a b:1", "unix:x",
-            "https://fd10::11:2379", "http://a/b:1"]
-        {
+        for text in [
+            "",
+            "10.10.0.11:2379",
+            "https://10.10.0.11",
+            "https://:1",
+            "http://a:0",
+            "http://a b:1",
+            "unix:x",
+            "https://fd10::11:2379",
+            "http://a/b:1",
+        ] {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
     }

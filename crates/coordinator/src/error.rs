@@ -7,7 +7,9 @@ use crate::{LeaseId, Revision};
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// Nobody took the request on. Certainly not done.
-    #[error("no coordinator took the request on within its deadline: {why}. Check that the coordinator servers run and can be reached")]
+    #[error(
+        "no coordinator took the request on within its deadline: {why}. Check that the coordinator servers run and can be reached"
+    )]
     Unavailable {
         /// What the last attempt met.
         why: String,

@@ -28,7 +28,7 @@ pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Error, Refusal};
 pub use lease_clock::LeaseClock;
 pub use operation::{
-    Change, Committed, Compare, Event, KeyValue, LeaseId, Listing, Operand, Operation, OperationResult, Relation, Revision,
-    Txn,
+    Change, Committed, Compare, Event, KeyValue, LeaseId, Listing, Operand, Operation, OperationResult,
+    Relation, Revision, Txn,
 };
 pub use tls::{Tls, TlsError};

@@ -85,7 +85,9 @@ impl Tls {
 fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {
-        Ok(list) if list.is_empty() => Err(TlsError::Pem { what, why: "there is no certificate in it".to_owned() }),
+        Ok(list) if list.is_empty() => {
+            Err(TlsError::Pem { what, why: "there is no certificate in it".to_owned() })
+        }
         Ok(list) => Ok(list),
         Err(error) => Err(TlsError::Pem { what, why: error.to_string() }),
     }

@@ -42,7 +42,9 @@ pub enum TransferError {
         error: Error,
     },
     /// The new place has something else there.
-    #[error("the new coordinator has another value for {key} already. Delete what is below the prefix there, if it is not in use")]
+    #[error(
+        "the new coordinator has another value for {key} already. Delete what is below the prefix there, if it is not in use"
+    )]
     Occupied {
         /// The key.
         key: String,
@@ -60,7 +62,8 @@ pub async fn transfer(old: &Client, new: &Client, prefix: &str) -> Result<Transf
     let at_old = |error| TransferError::Coordinator { side: "old", error };
     let at_new = |error| TransferError::Coordinator { side: "new", error };
     let listing = old.list(prefix).await.map_err(at_old)?;
-    let (leased, lasting): (Vec<KeyValue>, Vec<KeyValue>) = listing.keys.into_iter().partition(|kv| kv.lease.is_some());
+    let (leased, lasting): (Vec<KeyValue>, Vec<KeyValue>) =
+        listing.keys.into_iter().partition(|kv| kv.lease.is_some());
     let there: BTreeMap<String, Vec<u8>> =
         new.list(prefix).await.map_err(at_new)?.keys.into_iter().map(|kv| (kv.key, kv.value)).collect();
     let mut missing = Vec::new();

@@ -2,6 +2,13 @@
 //!
 //! Each story gets a server of its own. Between it and its clients there is a [`servers::Wire`] that a story can cut.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a story that cannot go on fails, and says what it measured"
+)]
+
 mod servers;
 mod stories;
 
@@ -12,7 +19,7 @@ macro_rules! stories {
     ($($module:ident: $($story:ident),+ $(,)?;)+) => {
         mod embedded {
             use super::*;
-            $($(#[test] fn $story() { run(|| async { Story::new(EmbeddedServer::start().await).await }, |story| Box::pin(stories::$module::$story(story))); })+)+
+            $($(#[test] fn $story() { run(|| async { Story::new(EmbeddedServer::start()).await }, |story| Box::pin(stories::$module::$story(story))); })+)+
         }
         mod etcd {
             use super::*;

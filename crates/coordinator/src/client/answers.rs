@@ -1,8 +1,8 @@
 //! Between what callers say and what the wire carries.
 
 use crate::wire::{
-    Base64, DeleteRangeRequest, Int64, KeyValue as WireKeyValue, PutRequest, RangeRequest, RequestOp, ResponseOp, TxnRequest,
-    WireCompare, WireRelation, WireTarget,
+    Base64, DeleteRangeRequest, Int64, KeyValue as WireKeyValue, PutRequest, RangeRequest, RequestOp,
+    ResponseOp, TxnRequest, WireCompare, WireRelation, WireTarget,
 };
 use crate::{Compare, Error, KeyValue, LeaseId, Operand, Operation, OperationResult, Relation, Txn};
 
@@ -26,8 +26,12 @@ fn compare(compare: &Compare) -> WireCompare {
         ..WireCompare::default()
     };
     match &compare.operand {
-        Operand::Version(version) => (wire.target, wire.version) = (WireTarget::Version, Some(Int64(*version))),
-        Operand::CreateRevision(at) => (wire.target, wire.create_revision) = (WireTarget::Create, Some(Int64(*at))),
+        Operand::Version(version) => {
+            (wire.target, wire.version) = (WireTarget::Version, Some(Int64(*version)));
+        }
+        Operand::CreateRevision(at) => {
+            (wire.target, wire.create_revision) = (WireTarget::Create, Some(Int64(*at)));
+        }
         Operand::ModRevision(at) => (wire.target, wire.mod_revision) = (WireTarget::Mod, Some(Int64(*at))),
         Operand::Value(value) => (wire.target, wire.value) = (WireTarget::Value, Some(Base64(value.clone()))),
         Operand::Lease(lease) => (wire.target, wire.lease) = (WireTarget::Lease, Some(Int64(lease.0))),
@@ -47,7 +51,10 @@ fn operation(operation: &Operation) -> RequestOp {
             ..RequestOp::default()
         },
         Operation::Delete { key } => RequestOp {
-            request_delete_range: Some(DeleteRangeRequest { key: bytes(key), ..DeleteRangeRequest::default() }),
+            request_delete_range: Some(DeleteRangeRequest {
+                key: bytes(key),
+                ..DeleteRangeRequest::default()
+            }),
             ..RequestOp::default()
         },
         Operation::Get { key } => RequestOp {
@@ -69,9 +76,9 @@ pub(super) fn operation_results(
     let results = operations.iter().zip(responses).map(|(operation, response)| {
         Ok(match operation {
             Operation::Put { .. } => OperationResult::Put,
-            Operation::Delete { .. } => {
-                OperationResult::Deleted(response.response_delete_range.is_some_and(|answer| answer.deleted.0 > 0))
-            }
+            Operation::Delete { .. } => OperationResult::Deleted(
+                response.response_delete_range.is_some_and(|answer| answer.deleted.0 > 0),
+            ),
             Operation::Get { .. } => {
                 let found = response.response_range.and_then(|answer| answer.kvs.into_iter().next());
                 OperationResult::Got(found.map(key_value).transpose()?)

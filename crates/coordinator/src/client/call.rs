@@ -148,7 +148,9 @@ impl Shared {
                 Err(error) => format!("an answer that cannot be read: {error}"),
             },
             Verdict::Refused(error) => return Err(error),
-            Verdict::NotDone(why) => return Err(Error::Unavailable { why: format!("{}: {why}", target.endpoint) }),
+            Verdict::NotDone(why) => {
+                return Err(Error::Unavailable { why: format!("{}: {why}", target.endpoint) });
+            }
             Verdict::Unknown(why) => why,
         };
         target.forget();
@@ -159,7 +161,9 @@ impl Shared {
 fn body(message: &impl Serialize) -> Result<Bytes, Error> {
     match serde_json::to_vec(message) {
         Ok(body) if body.len() <= BODY_MOST_BYTES => Ok(Bytes::from(body)),
-        Ok(body) => Err(Error::Rejected { why: format!("a request of {} bytes: {BODY_MOST_BYTES} at most", body.len()) }),
+        Ok(body) => Err(Error::Rejected {
+            why: format!("a request of {} bytes: {BODY_MOST_BYTES} at most", body.len()),
+        }),
         Err(error) => Err(Error::Rejected { why: error.to_string() }),
     }
 }
@@ -212,7 +216,10 @@ async fn exchange(
     if let Ok(failure) = serde_json::from_slice::<Failure>(&body)
         && failure.code != 0
     {
-        return verdict(failure.code, if failure.error.is_empty() { &failure.message } else { &failure.error });
+        return verdict(
+            failure.code,
+            if failure.error.is_empty() { &failure.message } else { &failure.error },
+        );
     }
     // A stream that fails before its first message words it so.
     if let Ok(Streamed { error: Some(failure), .. }) = serde_json::from_slice::<Streamed<IgnoredAny>>(&body) {

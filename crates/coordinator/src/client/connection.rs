@@ -163,7 +163,9 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, String> {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(&stream);
         let second = Duration::from_secs(1);
-        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(second).with_interval(second).with_retries(3))?;
+        socket.set_tcp_keepalive(
+            &TcpKeepalive::new().with_time(second).with_interval(second).with_retries(3),
+        )?;
         socket.set_tcp_user_timeout(Some(SILENCE_MOST))
     };
     options().map_err(|error: std::io::Error| error.to_string())?;

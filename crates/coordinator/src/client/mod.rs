@@ -15,10 +15,14 @@ use serde::de::DeserializeOwned;
 pub use watch::{Watch, Watched};
 
 use crate::wire::{
-    Base64, GrantRequest, GrantResponse, Int64, KeepAliveRequest, KeepAliveResponse, RangeRequest, RangeResponse,
-    RevokeRequest, RevokeResponse, StatusResponse, Streamed, TimeToLiveRequest, TimeToLiveResponse, TxnResponse,
+    Base64, GrantRequest, GrantResponse, Int64, KeepAliveRequest, KeepAliveResponse, RangeRequest,
+    RangeResponse, RevokeRequest, RevokeResponse, StatusResponse, Streamed, TimeToLiveRequest,
+    TimeToLiveResponse, TxnResponse,
 };
-use crate::{Committed, Compare, Endpoint, Error, KeyValue, LeaseId, Listing, Operation, Refusal, Revision, Tls, TlsError, Txn};
+use crate::{
+    Committed, Compare, Endpoint, Error, KeyValue, LeaseId, Listing, Operation, Refusal, Revision, Tls,
+    TlsError, Txn,
+};
 use answers::{key_value, key_values, operation_results, txn_request};
 use call::{Answered, Kind, Patience, Shared};
 
@@ -152,7 +156,11 @@ impl Client {
 
     /// Every key that begins with `prefix`, at one moment.
     pub async fn list(&self, prefix: &str) -> Result<Listing, Error> {
-        let request = RangeRequest { key: range_start(prefix), range_end: range_end(prefix), ..RangeRequest::default() };
+        let request = RangeRequest {
+            key: range_start(prefix),
+            range_end: range_end(prefix),
+            ..RangeRequest::default()
+        };
         let answer: RangeResponse = self.read("/v3/kv/range", &request).await?;
         Ok(Listing { revision: answer.header.revision.0, keys: key_values(answer.kvs)? })
     }
@@ -163,14 +171,20 @@ impl Client {
     /// transaction puts, and look for it.
     pub async fn txn(&self, txn: &Txn) -> Result<Committed, Error> {
         let request = txn_request(txn);
-        let only_reads = txn.operations.iter().chain(&txn.otherwise).all(|one| matches!(one, Operation::Get { .. }));
+        let only_reads =
+            txn.operations.iter().chain(&txn.otherwise).all(|one| matches!(one, Operation::Get { .. }));
         let kind = if only_reads { Kind::Read } else { Kind::Once };
-        let answered: Answered<TxnResponse> = self.shared.call("/v3/kv/txn", &request, kind, self.patience).await?;
+        let answered: Answered<TxnResponse> =
+            self.shared.call("/v3/kv/txn", &request, kind, self.patience).await?;
         let answer = answered.answer;
         let revision = answer.header.revision.0;
         let operations = if answer.succeeded { &txn.operations } else { &txn.otherwise };
         let results = operation_results(operations, answer.responses)?;
-        if answer.succeeded { Ok(Committed { revision, results }) } else { Err(Error::Refused(Refusal { revision, results })) }
+        if answer.succeeded {
+            Ok(Committed { revision, results })
+        } else {
+            Err(Error::Refused(Refusal { revision, results }))
+        }
     }
 
     /// Does a transaction and finds out by itself what became of it, until the deadline: tried again when nobody took it on or
@@ -193,7 +207,11 @@ impl Client {
             uncertain |= error.may_have_been_done();
             let decided = !matches!(error, Error::Unavailable { .. } | Error::Uncertain { .. });
             if uncertain {
-                match self.with_whole_deadline(end.saturating_duration_since(Instant::now())).get(proof.0).await {
+                match self
+                    .with_whole_deadline(end.saturating_duration_since(Instant::now()))
+                    .get(proof.0)
+                    .await
+                {
                     Ok(Some(kv)) if kv.value == proof.1 => return Ok(kv.mod_revision),
                     Ok(_) if decided => return Err(error),
                     Ok(_) => {}
@@ -212,12 +230,22 @@ impl Client {
     }
 
     /// Sets a key, whatever it was.
-    pub async fn put(&self, key: &str, value: impl Into<Vec<u8>>, lease: Option<LeaseId>) -> Result<Committed, Error> {
+    pub async fn put(
+        &self,
+        key: &str,
+        value: impl Into<Vec<u8>>,
+        lease: Option<LeaseId>,
+    ) -> Result<Committed, Error> {
         self.txn(&Txn::new().then(Operation::Put { key: key.to_owned(), value: value.into(), lease })).await
     }
 
     /// Makes a key that must not be there yet.
-    pub async fn create(&self, key: &str, value: impl Into<Vec<u8>>, lease: Option<LeaseId>) -> Result<Committed, Error> {
+    pub async fn create(
+        &self,
+        key: &str,
+        value: impl Into<Vec<u8>>,
+        lease: Option<LeaseId>,
+    ) -> Result<Committed, Error> {
         let put = Operation::Put { key: key.to_owned(), value: value.into(), lease };
         self.txn(&Txn::new().when(Compare::absent(key)).then(put)).await
     }
@@ -251,7 +279,9 @@ impl Client {
             self.shared.call("/v3/lease/grant", &request, Kind::Repeatable, self.patience).await;
         match granted {
             // Counted from before the first attempt, for no one knows which of them the server did.
-            Ok(Answered { answer, .. }) => Ok(Granted { lease, ttl: duration(answer.ttl, answer.ttl_ms), sent: begun }),
+            Ok(Answered { answer, .. }) => {
+                Ok(Granted { lease, ttl: duration(answer.ttl, answer.ttl_ms), sent: begun })
+            }
             Err(Error::Rejected { why }) if why.contains("lease already exists") => {
                 let state = self.lease(lease).await?.ok_or(Error::LeaseGone { lease })?;
                 Ok(Granted { lease, ttl: state.granted, sent: begun })
@@ -271,9 +301,9 @@ impl Client {
                 Ok(Granted { lease, ttl: duration(result.ttl, result.ttl_ms), sent: answered.sent })
             }
             Streamed { result: Some(_), .. } => Err(Error::LeaseGone { lease }),
-            Streamed { error, .. } => {
-                Err(Error::Uncertain { why: error.map_or_else(|| "an empty answer".to_owned(), |error| error.message) })
-            }
+            Streamed { error, .. } => Err(Error::Uncertain {
+                why: error.map_or_else(|| "an empty answer".to_owned(), |error| error.message),
+            }),
         }
     }
 
@@ -325,18 +355,31 @@ impl Client {
         self.shared.targets.len()
     }
 
-    pub(crate) async fn at<T: DeserializeOwned>(&self, place: usize, path: &str, message: &impl Serialize) -> Result<T, Error> {
+    pub(crate) async fn at<T: DeserializeOwned>(
+        &self,
+        place: usize,
+        path: &str,
+        message: &impl Serialize,
+    ) -> Result<T, Error> {
         if place >= self.endpoints() {
             return Err(Error::Rejected { why: format!("there is no endpoint {place}") });
         }
         self.shared.call_at(place, path, message, self.patience).await
     }
 
-    pub(crate) async fn read<T: DeserializeOwned>(&self, path: &str, message: &impl Serialize) -> Result<T, Error> {
+    pub(crate) async fn read<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        message: &impl Serialize,
+    ) -> Result<T, Error> {
         Ok(self.shared.call(path, message, Kind::Read, self.patience).await?.answer)
     }
 
-    pub(crate) async fn once<T: DeserializeOwned>(&self, path: &str, message: &impl Serialize) -> Result<T, Error> {
+    pub(crate) async fn once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        message: &impl Serialize,
+    ) -> Result<T, Error> {
         Ok(self.shared.call(path, message, Kind::Once, self.patience).await?.answer)
     }
 }
@@ -374,6 +417,7 @@ fn range_end(prefix: &str) -> Base64 {
 /// A name for a lease that nobody else uses.
 fn new_lease_id() -> Result<LeaseId, Error> {
     let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| Error::Unavailable { why: format!("no random number: {error}") })?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::Unavailable { why: format!("no random number: {error}") })?;
     Ok(LeaseId((i64::from_le_bytes(bytes) & i64::MAX).max(1)))
 }

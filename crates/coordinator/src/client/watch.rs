@@ -18,7 +18,10 @@ use super::answers::{key_value, text};
 use super::call::{Patience, Shared, request};
 use super::connection::{Broken, Sender, Target, Times};
 use super::{range_end, range_start};
-use crate::wire::{EventType, RangeRequest, RangeResponse, Streamed, WatchCreateRequest, WatchRequest, WatchResponse, WireEvent};
+use crate::wire::{
+    EventType, RangeRequest, RangeResponse, Streamed, WatchCreateRequest, WatchRequest, WatchResponse,
+    WireEvent,
+};
 use crate::{Change, Endpoint, Event, Revision};
 
 /// How many batches wait for a slow reader. Then the stream is no longer read, and the server keeps the rest.
@@ -82,9 +85,10 @@ impl Watch {
         if let Some(over) = &self.over {
             return over.clone();
         }
-        let next = self.batches.recv().await.unwrap_or_else(|| Watched::StartOver {
-            why: "the runtime of the watch has ended".to_owned(),
-        });
+        let next =
+            self.batches.recv().await.unwrap_or_else(|| Watched::StartOver {
+                why: "the runtime of the watch has ended".to_owned(),
+            });
         if matches!(next, Watched::StartOver { .. }) {
             self.over = Some(next.clone());
         }
@@ -165,7 +169,9 @@ impl Follower {
                 Ok(Ok(Some(message))) => message,
                 Ok(Ok(None)) => return Ended::Lost("the stream ended".to_owned()),
                 Ok(Err(MessageError::TooLarge)) => {
-                    return Ended::StartOver(format!("changes of more than {MESSAGE_MOST_BYTES} bytes at once"));
+                    return Ended::StartOver(format!(
+                        "changes of more than {MESSAGE_MOST_BYTES} bytes at once"
+                    ));
                 }
                 Ok(Err(MessageError::Broken(why))) => return Ended::Lost(why),
                 Err(_) => match self.still_follows(shared, place).await {
@@ -188,13 +194,17 @@ impl Follower {
             start_revision: crate::wire::Int64(self.next),
             progress_notify: true,
         };
-        let body = serde_json::to_vec(&WatchRequest { create_request: create }).map_err(|error| error.to_string())?;
-        let request = request(endpoint, "/v3/watch", Bytes::from(body), None).map_err(|error| error.to_string())?;
+        let body = serde_json::to_vec(&WatchRequest { create_request: create })
+            .map_err(|error| error.to_string())?;
+        let request =
+            request(endpoint, "/v3/watch", Bytes::from(body), None).map_err(|error| error.to_string())?;
         let (connect, answer) = (self.patience.connect, self.patience.answer);
         let times = Times { connect, answer, end: (Instant::now() + connect + answer).into() };
         // A connection of its own, which no other request shares.
-        let (sender, response) =
-            Target::new(endpoint.clone()).send(shared.tls.as_ref(), times, request).await.map_err(|broken| match broken {
+        let (sender, response) = Target::new(endpoint.clone())
+            .send(shared.tls.as_ref(), times, request)
+            .await
+            .map_err(|broken| match broken {
                 Broken::NotSent(why) | Broken::Sent(why) => why,
             })?;
         if response.status() != StatusCode::OK {
@@ -212,12 +222,15 @@ impl Follower {
         let cluster = response.header.cluster_id.0;
         match self.store {
             Some(known) if known != cluster => {
-                return Err(Ended::StartOver("another store answers: its revisions are not those of the old one".to_owned()));
+                return Err(Ended::StartOver(
+                    "another store answers: its revisions are not those of the old one".to_owned(),
+                ));
             }
             _ => self.store = Some(cluster),
         }
         if response.compact_revision.0 != 0 {
-            let why = format!("revision {} was compacted away (up to {})", self.next, response.compact_revision.0);
+            let why =
+                format!("revision {} was compacted away (up to {})", self.next, response.compact_revision.0);
             return Err(Ended::StartOver(why));
         }
         if response.canceled {
@@ -246,11 +259,14 @@ impl Follower {
     /// Asks a silent member for a read that it can only answer with a leader and after it has applied all that was
     /// written before. A frozen or cut-off member does not answer. What comes back is how far the store is.
     async fn still_follows(&self, shared: &Shared, place: usize) -> Result<Revision, String> {
-        let request = RangeRequest { key: range_start(&self.prefix), count_only: true, ..RangeRequest::default() };
+        let request =
+            RangeRequest { key: range_start(&self.prefix), count_only: true, ..RangeRequest::default() };
         let patience = Patience { deadline: self.patience.answer, ..self.patience };
         let asked = Instant::now();
-        let answer: RangeResponse =
-            shared.call_at(place, "/v3/kv/range", &request, patience).await.map_err(|error| error.to_string())?;
+        let answer: RangeResponse = shared
+            .call_at(place, "/v3/kv/range", &request, patience)
+            .await
+            .map_err(|error| error.to_string())?;
         let _ = self.heard.send(asked);
         Ok(answer.header.revision.0)
     }
@@ -290,9 +306,9 @@ impl Messages {
                 if line.iter().all(u8::is_ascii_whitespace) {
                     continue;
                 }
-                return serde_json::from_slice(&line)
-                    .map(Some)
-                    .map_err(|error| MessageError::Broken(format!("a message that cannot be read: {error}")));
+                return serde_json::from_slice(&line).map(Some).map_err(|error| {
+                    MessageError::Broken(format!("a message that cannot be read: {error}"))
+                });
             }
             self.searched = self.buffer.len();
             if self.buffer.len() > MESSAGE_MOST_BYTES {

@@ -4,10 +4,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::wire::{
-    Base64, CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, Empty, Failure, GrantRequest,
-    GrantResponse, Header, KeepAliveRequest, KeepAliveResponse, LeasesResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    RevokeRequest, RevokeResponse, StatusResponse, TimeToLiveRequest, TimeToLiveResponse, TxnRequest, TxnResponse,
-    WatchCreateRequest, WatchRequest, WireEvent,
+    Base64, CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, Empty, Failure,
+    GrantRequest, GrantResponse, Header, KeepAliveRequest, KeepAliveResponse, LeasesResponse, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, RevokeRequest, RevokeResponse, StatusResponse,
+    TimeToLiveRequest, TimeToLiveResponse, TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest,
+    WireEvent,
 };
 
 /// A request that one answer answers.
@@ -25,7 +26,11 @@ pub(crate) enum Request {
     Leases,
     Status,
     /// What a watch asks for when something has changed; not on the wire.
-    Events { key: Base64, range_end: Base64, from: i64 },
+    Events {
+        key: Base64,
+        range_end: Base64,
+        from: i64,
+    },
 }
 
 /// The answer to a request.
@@ -44,9 +49,16 @@ pub(crate) enum Response {
     Leases(LeasesResponse),
     Status(StatusResponse),
     /// The changes, and the revision to ask from next.
-    Events { header: Header, events: Vec<WireEvent>, next: i64 },
+    Events {
+        header: Header,
+        events: Vec<WireEvent>,
+        next: i64,
+    },
     /// What was asked for is no longer there.
-    Compacted { header: Header, compacted: i64 },
+    Compacted {
+        header: Header,
+        compacted: i64,
+    },
 }
 
 /// What came in.
@@ -168,7 +180,8 @@ mod tests {
     #[test]
     fn numbers_may_be_text_or_not() {
         for body in [r#"{"TTL":"5","ID":"7"}"#, r#"{"TTL":5,"ID":7}"#] {
-            let Ok(Incoming::Request(Request::Grant(grant))) = read("/v3/lease/grant", body.as_bytes()) else {
+            let Ok(Incoming::Request(Request::Grant(grant))) = read("/v3/lease/grant", body.as_bytes())
+            else {
                 panic!("{body}");
             };
             assert_eq!((grant.ttl.0, grant.id.0), (5, 7));

@@ -28,7 +28,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The file is damaged. What it still holds is not used, for what is missing could be the newest.
-    #[error("the coordinator's store {path} cannot be relied on: {damage}. Restore it from a copy, or move it away to begin anew")]
+    #[error(
+        "the coordinator's store {path} cannot be relied on: {damage}. Restore it from a copy, or move it away to begin anew"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -66,7 +68,8 @@ impl StoreFile {
     /// Opens a store, or makes an empty one.
     pub(super) fn open(path: &Path, limits: Limits) -> Result<(Self, Machine), OpenError> {
         let failed = |error: io::Error| OpenError::Io { path: path.to_owned(), error };
-        let lock = owned(&with_suffix(path, ".lock"), OpenOptions::new().write(true).create(true)).map_err(failed)?;
+        let lock = owned(&with_suffix(path, ".lock"), OpenOptions::new().write(true).create(true))
+            .map_err(failed)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::InUse { path: path.to_owned() }),
@@ -83,7 +86,19 @@ impl StoreFile {
             write_new(path, &text).and_then(|()| put_in_place(path)).map_err(failed)?;
         }
         let (file, log, machine, bytes) = load(path, limits)?;
-        Ok((Self { path: path.to_owned(), limits, file, log, bytes, begun_bytes: bytes, distrusted: false, _lock: lock }, machine))
+        Ok((
+            Self {
+                path: path.to_owned(),
+                limits,
+                file,
+                log,
+                bytes,
+                begun_bytes: bytes,
+                distrusted: false,
+                _lock: lock,
+            },
+            machine,
+        ))
     }
 
     /// Makes records durable. After an error nothing is known but that nobody was told: [`StoreFile::reload`] comes next.
@@ -157,7 +172,8 @@ fn load(path: &Path, limits: Limits) -> Result<(File, Log, Machine, u64), OpenEr
     }
     let mut text = Vec::with_capacity(length as usize);
     file.read_to_end(&mut text).map_err(failed)?;
-    let loaded = log::read(&text, limits).map_err(|damage| OpenError::Damaged { path: path.to_owned(), damage })?;
+    let loaded =
+        log::read(&text, limits).map_err(|damage| OpenError::Damaged { path: path.to_owned(), damage })?;
     if loaded.sound_bytes < text.len() {
         let cut = text.len() - loaded.sound_bytes;
         tracing::warn!(path = %path.display(), cut_bytes = cut, "the last line of the coordinator's store was incomplete, and was cut off");

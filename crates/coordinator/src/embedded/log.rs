@@ -135,7 +135,9 @@ impl Log {
     fn sound<'a>(&self, line: &'a [u8]) -> Option<(u64, &'a [u8])> {
         let line = line.strip_suffix(b"\n")?;
         let (sum, text) = (line.get(..8)?, line.get(9..)?);
-        if line[8] != b' ' || u32::from_str_radix(std::str::from_utf8(sum).ok()?, 16).ok()? != self.checksum(text) {
+        if line[8] != b' '
+            || u32::from_str_radix(std::str::from_utf8(sum).ok()?, 16).ok()? != self.checksum(text)
+        {
             return None;
         }
         let space = text.iter().position(|byte| *byte == b' ')?;
@@ -175,13 +177,19 @@ pub(crate) fn read(file: &[u8], limits: Limits) -> Result<Loaded, Damage> {
             break;
         };
         if number != log.next {
-            return Err(damaged(format!("it is line {number} of those written, and {} is missing", log.next)));
+            return Err(damaged(format!(
+                "it is line {number} of those written, and {} is missing",
+                log.next
+            )));
         }
-        let records: Vec<Record> = serde_json::from_slice(json).map_err(|error| damaged(error.to_string()))?;
+        let records: Vec<Record> =
+            serde_json::from_slice(json).map_err(|error| damaged(error.to_string()))?;
         for (place, record) in records.into_iter().enumerate() {
             match (&record, beginning) {
                 (Record::Base { lines, .. }, None) if number == 1 && place == 0 => beginning = Some(*lines),
-                (Record::Base { .. }, _) | (_, None) => return Err(damaged("the beginning is not where it should be".to_owned())),
+                (Record::Base { .. }, _) | (_, None) => {
+                    return Err(damaged("the beginning is not where it should be".to_owned()));
+                }
                 _ => {}
             }
             machine.replay(record).map_err(|error| damaged(error.to_string()))?;
@@ -191,7 +199,9 @@ pub(crate) fn read(file: &[u8], limits: Limits) -> Result<Loaded, Damage> {
     }
     match beginning {
         Some(lines) if log.next > lines.saturating_add(1) => Ok(Loaded { machine, log, sound_bytes: offset }),
-        _ => Err(Damage::Damaged { line: log.next + 1, offset, why: "the beginning is incomplete".to_owned() }),
+        _ => {
+            Err(Damage::Damaged { line: log.next + 1, offset, why: "the beginning is incomplete".to_owned() })
+        }
     }
 }
 
@@ -214,7 +224,9 @@ fn first_line(line: &[u8]) -> Option<Log> {
 fn size(record: &Record) -> usize {
     64 + match record {
         Record::Key { key, value, .. } => (key.0.len() + value.0.len()) * 4 / 3,
-        Record::Past(past) => (past.key.0.len() + past.put.as_ref().map_or(0, |put| put.value.0.len())) * 4 / 3,
+        Record::Past(past) => {
+            (past.key.0.len() + past.put.as_ref().map_or(0, |put| put.value.0.len())) * 4 / 3
+        }
         _ => 0,
     }
 }

@@ -76,7 +76,8 @@ impl Server {
                     continue;
                 }
             };
-            let (handle, watches, acceptor) = (self.handle.clone(), Arc::clone(&self.watches), acceptor.clone());
+            let (handle, watches, acceptor) =
+                (self.handle.clone(), Arc::clone(&self.watches), acceptor.clone());
             running.spawn(async move {
                 let _permit = permit;
                 if let Err(why) = connection(stream, acceptor, handle, watches).await {
@@ -96,8 +97,9 @@ async fn accept(listener: &Listener) -> std::io::Result<Box<dyn Stream>> {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
             // A peer that lost its power does not close: the kernel finds out.
-            socket2::SockRef::from(&stream)
-                .set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(HANDSHAKE_WITHIN).with_interval(HANDSHAKE_WITHIN))?;
+            socket2::SockRef::from(&stream).set_tcp_keepalive(
+                &socket2::TcpKeepalive::new().with_time(HANDSHAKE_WITHIN).with_interval(HANDSHAKE_WITHIN),
+            )?;
             Box::new(stream)
         }
         Listener::Unix(listener) => Box::new(listener.accept().await?.0),
@@ -154,7 +156,9 @@ async fn answer(
             Ok(permit) => Ok(Answer::Stream(watch::start(handle.clone(), create, permit))),
             Err(_) => Err(failure(8, "etcdserver: too many requests")),
         },
-        Ok(Incoming::Request(request)) => handle.ask(request).await.map(|answer| Answer::whole(answer.body())),
+        Ok(Incoming::Request(request)) => {
+            handle.ask(request).await.map(|answer| Answer::whole(answer.body()))
+        }
     };
     Ok(match answered {
         Ok(answer) => response(200, answer),
@@ -169,7 +173,9 @@ fn failed(failure: &Failure) -> Response<Answer> {
 fn response(status: u16, answer: Answer) -> Response<Answer> {
     let mut response = Response::new(answer);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
     response
 }
 
@@ -190,10 +196,15 @@ impl Body for Answer {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(context),
-            Self::Stream(messages) => messages.poll_recv(context).map(|message| message.map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Stream(messages) => {
+                messages.poll_recv(context).map(|message| message.map(|bytes| Ok(Frame::data(bytes))))
+            }
         }
     }
 

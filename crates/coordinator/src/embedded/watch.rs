@@ -22,7 +22,11 @@ const PROGRESS: Duration = Duration::from_secs(1);
 const MESSAGES_MOST: usize = 2;
 
 /// Starts a watch, which ends when nobody reads its messages any more.
-pub(super) fn start(handle: Handle, create: WatchCreateRequest, permit: OwnedSemaphorePermit) -> mpsc::Receiver<Bytes> {
+pub(super) fn start(
+    handle: Handle,
+    create: WatchCreateRequest,
+    permit: OwnedSemaphorePermit,
+) -> mpsc::Receiver<Bytes> {
     let (sender, messages) = mpsc::channel(MESSAGES_MOST);
     tokio::spawn(async move {
         let _permit = permit;
@@ -47,7 +51,11 @@ enum Ended {
     Failed(Failure),
 }
 
-async fn follow(handle: &Handle, create: WatchCreateRequest, sender: &mpsc::Sender<Bytes>) -> Result<(), Ended> {
+async fn follow(
+    handle: &Handle,
+    create: WatchCreateRequest,
+    sender: &mpsc::Sender<Bytes>,
+) -> Result<(), Ended> {
     let mut revision = handle.revision();
     let Response::Status(status) = ask(handle, Request::Status).await? else { return Ok(()) };
     let mut next = match create.start_revision.0 {
@@ -59,12 +67,14 @@ async fn follow(handle: &Handle, create: WatchCreateRequest, sender: &mpsc::Send
     loop {
         // Marked as seen before it is asked about, so that nothing that comes in between is missed.
         let known = *revision.borrow_and_update();
-        let events = Request::Events { key: create.key.clone(), range_end: create.range_end.clone(), from: next };
+        let events =
+            Request::Events { key: create.key.clone(), range_end: create.range_end.clone(), from: next };
         match ask(handle, events).await? {
             Response::Events { header, events, next: further } => {
                 next = further;
                 // Without events it says how far the watch is, so that one with few keys does not fall behind the history.
-                let progress = create.progress_notify && next > header.revision.0 && said.elapsed() >= PROGRESS;
+                let progress =
+                    create.progress_notify && next > header.revision.0 && said.elapsed() >= PROGRESS;
                 if !events.is_empty() || progress {
                     said = Instant::now();
                     send(sender, &WatchResponse { events, ..message(header) }).await?;

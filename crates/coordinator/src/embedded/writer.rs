@@ -98,7 +98,9 @@ impl Writer {
     fn patience(&self) -> Duration {
         let idle = Duration::from_mins(1);
         match &self.machine {
-            Ok(machine) => machine.next_end().map_or(idle, |end| end.saturating_sub(self.origin.elapsed()).min(idle)),
+            Ok(machine) => {
+                machine.next_end().map_or(idle, |end| end.saturating_sub(self.origin.elapsed()).min(idle))
+            }
             Err(_) => BROKEN_PAUSE,
         }
     }

@@ -117,7 +117,8 @@ impl Member {
     /// The command that starts the member, the first time and each later one. Signal 15 ends it well; signal 9 loses nothing.
     pub fn command(&self) -> MemberCommand {
         let (client, peer) = (self.client_url(), self.peer_url());
-        let cluster: Vec<String> = self.cluster.iter().map(|peer| format!("{}={}", peer.name, peer.peer_url)).collect();
+        let cluster: Vec<String> =
+            self.cluster.iter().map(|peer| format!("{}={}", peer.name, peer.peer_url)).collect();
         let (state, token) = match &self.beginning {
             Beginning::Founding { token } => ("new", token.as_str()),
             Beginning::Joining => ("existing", ""),
@@ -158,8 +159,9 @@ impl Member {
         }
         // Debian's etcd runs on these two without asking; others it wants to be told that it may.
         let arch = std::env::consts::ARCH;
-        let unsupported = (!matches!(arch, "x86_64" | "powerpc64"))
-            .then(|| ("ETCD_UNSUPPORTED_ARCH".to_owned(), if arch == "aarch64" { "arm64" } else { arch }.to_owned()));
+        let unsupported = (!matches!(arch, "x86_64" | "powerpc64")).then(|| {
+            ("ETCD_UNSUPPORTED_ARCH".to_owned(), if arch == "aarch64" { "arm64" } else { arch }.to_owned())
+        });
         MemberCommand {
             program: PathBuf::from("/usr/bin/etcd"),
             arguments,
@@ -179,7 +181,11 @@ mod tests {
             data_folder: "/var/lib/mainstay/coordinator".into(),
             client_address: "10.10.0.11:2379".parse().unwrap(),
             peer_address: "[fd10::11]:2380".parse().unwrap(),
-            tls: Some(TlsFiles { authority: "/a.pem".into(), certificate: "/c.pem".into(), key: "/k.pem".into() }),
+            tls: Some(TlsFiles {
+                authority: "/a.pem".into(),
+                certificate: "/c.pem".into(),
+                key: "/k.pem".into(),
+            }),
             cluster: vec![
                 Peer { name: "server1".to_owned(), peer_url: "https://[fd10::11]:2380".to_owned() },
                 Peer { name: "server2".to_owned(), peer_url: "https://[fd10::12]:2380".to_owned() },

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::Peer;
 use crate::wire::{
-    AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, Empty, Int64, MemberAddRequest, MemberListResponse,
-    MemberRemoveRequest, Uint64,
+    AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, Empty, Int64, MemberAddRequest,
+    MemberListResponse, MemberRemoveRequest, Uint64,
 };
 use crate::{Client, Error, Revision};
 
@@ -89,7 +89,8 @@ impl Upkeep {
 
     /// What members complain of.
     pub async fn alarms(&self) -> Result<Vec<Alarm>, Error> {
-        let answer: AlarmResponse = self.client.read("/v3/maintenance/alarm", &AlarmRequest::default()).await?;
+        let answer: AlarmResponse =
+            self.client.read("/v3/maintenance/alarm", &AlarmRequest::default()).await?;
         let alarms = answer.alarms.into_iter().filter_map(|alarm| {
             let kind = match alarm.alarm.as_str() {
                 "NOSPACE" => AlarmKind::NoSpace,
@@ -107,8 +108,11 @@ impl Upkeep {
             AlarmKind::NoSpace => "NOSPACE",
             AlarmKind::Corrupt => "CORRUPT",
         };
-        let request =
-            AlarmRequest { action: "DEACTIVATE".to_owned(), member_id: Uint64(alarm.member.0), alarm: kind.to_owned() };
+        let request = AlarmRequest {
+            action: "DEACTIVATE".to_owned(),
+            member_id: Uint64(alarm.member.0),
+            alarm: kind.to_owned(),
+        };
         let _: AlarmResponse = self.client.once("/v3/maintenance/alarm", &request).await?;
         Ok(())
     }
@@ -143,8 +147,14 @@ impl Upkeep {
         loop {
             match self.client.status(place).await {
                 Ok(status) if status.leader != 0 => return Ok(()),
-                Ok(_) | Err(_) if std::time::Instant::now() < end => tokio::time::sleep(Duration::from_millis(50)).await,
-                Ok(_) => return Err(Error::Unavailable { why: "the member has no leader after it was defragmented".to_owned() }),
+                Ok(_) | Err(_) if std::time::Instant::now() < end => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Ok(_) => {
+                    return Err(Error::Unavailable {
+                        why: "the member has no leader after it was defragmented".to_owned(),
+                    });
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -22,8 +22,8 @@ pub(crate) use kv::{
     WireRelation, WireTarget,
 };
 pub(crate) use lease::{
-    GrantRequest, GrantResponse, KeepAliveRequest, KeepAliveResponse, LeaseEntry, LeasesResponse, RevokeRequest,
-    RevokeResponse, TimeToLiveRequest, TimeToLiveResponse,
+    GrantRequest, GrantResponse, KeepAliveRequest, KeepAliveResponse, LeaseEntry, LeasesResponse,
+    RevokeRequest, RevokeResponse, TimeToLiveRequest, TimeToLiveResponse,
 };
 pub(crate) use numbers::{Int64, Uint64};
 pub(crate) use watch::{EventType, WatchCreateRequest, WatchRequest, WatchResponse, WireEvent};

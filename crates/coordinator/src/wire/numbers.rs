@@ -44,7 +44,9 @@ macro_rules! number {
                     }
 
                     fn visit_str<E: de::Error>(self, text: &str) -> Result<$name, E> {
-                        text.parse().map($name).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+                        text.parse()
+                            .map($name)
+                            .map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
                     }
 
                     fn visit_i64<E: de::Error>(self, number: i64) -> Result<$name, E> {

@@ -40,11 +40,19 @@ fn only_a_certificate_of_the_authority_opens_the_door() {
         outcome.unwrap();
         let stranger = Authority::new();
         let pair = stranger.pair("a stranger", &[], Usage::Both);
-        let forged = Tls::from_pem(cluster.authority.pem.as_bytes(), pair.certificate.as_bytes(), pair.key.as_bytes()).unwrap();
-        let error = cluster.client_showing(forged).with_deadline(Duration::from_secs(1)).list("").await.unwrap_err();
+        let forged =
+            Tls::from_pem(cluster.authority.pem.as_bytes(), pair.certificate.as_bytes(), pair.key.as_bytes())
+                .unwrap();
+        let error =
+            cluster.client_showing(forged).with_deadline(Duration::from_secs(1)).list("").await.unwrap_err();
         println!("a stranger: {error}");
         // And we talk to no server but one of the authority.
-        let error = cluster.client_showing(stranger.client()).with_deadline(Duration::from_secs(1)).list("").await.unwrap_err();
+        let error = cluster
+            .client_showing(stranger.client())
+            .with_deadline(Duration::from_secs(1))
+            .list("")
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("TLS"), "{error}");
     });
 }
@@ -68,7 +76,12 @@ fn a_client_may_come_from_anywhere_but_a_peer_only_from_an_address_that_it_names
             async move { log.contains("does not match any of DNSNames") }
         })
         .await;
-        strangers.client().with_deadline(Duration::from_secs(1)).list("").await.expect_err("they do not meet");
+        strangers
+            .client()
+            .with_deadline(Duration::from_secs(1))
+            .list("")
+            .await
+            .expect_err("they do not meet");
     });
 }
 
@@ -83,7 +96,9 @@ fn the_certificate_is_read_again_for_each_connection() {
         let fresh = servers::client(vec![cluster.endpoint(0)], Some(cluster.authority.client()));
         eventually("the new certificate", || {
             let fresh = fresh.with_deadline(Duration::from_millis(500));
-            async move { fresh.list("").await.is_err_and(|error| error.to_string().contains("not valid for name")) }
+            async move {
+                fresh.list("").await.is_err_and(|error| error.to_string().contains("not valid for name"))
+            }
         })
         .await;
     });

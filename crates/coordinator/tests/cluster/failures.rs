@@ -51,7 +51,10 @@ fn members_that_die_are_not_missed_as_long_as_two_are_left() {
             eventually("a renewal", || async { client.keep_alive(lease).await.is_ok() }).await;
             cluster.start(victim);
             let all = cluster.client();
-            eventually("the member's return", || async { all.status(victim).await.is_ok_and(|s| s.leader != 0) }).await;
+            eventually("the member's return", || async {
+                all.status(victim).await.is_ok_and(|s| s.leader != 0)
+            })
+            .await;
         }
         // A lease that was renewed outlives its leaders.
         assert!(client.get("held").await.unwrap().is_some());
@@ -92,7 +95,7 @@ fn without_a_quorum_calls_end_by_their_deadline_and_say_so() {
         let mut cluster = Cluster::found().await;
         let client = cluster.client();
         client.put("k", "before", None).await.unwrap();
-        let granted = client.grant(Duration::from_secs(60)).await.unwrap();
+        let granted = client.grant(Duration::from_mins(1)).await.unwrap();
         let mut watch = client.watch("k", 1);
         let _ = watch.next().await;
         cluster.kill(0);
@@ -105,7 +108,11 @@ fn without_a_quorum_calls_end_by_their_deadline_and_say_so() {
             let read = one.get("k").await.unwrap_err();
             let renewed = one.keep_alive(granted.lease).await.unwrap_err();
             let written = one.put("k", "alone", None).await.unwrap_err();
-            assert!(begin.elapsed() < Duration::from_secs(9) + Duration::from_secs(3), "{:?}", begin.elapsed());
+            assert!(
+                begin.elapsed() < Duration::from_secs(9) + Duration::from_secs(3),
+                "{:?}",
+                begin.elapsed()
+            );
             assert!(matches!(read, Error::Unavailable { .. }), "{read}");
             assert!(matches!(renewed, Error::Unavailable { .. } | Error::Uncertain { .. }), "{renewed}");
             assert!(matches!(written, Error::Unavailable { .. } | Error::Uncertain { .. }), "{written}");
@@ -121,7 +128,9 @@ fn without_a_quorum_calls_end_by_their_deadline_and_say_so() {
         cluster.start(0);
         eventually("the quorum's return", || async { one.put("k", "again", None).await.is_ok() }).await;
         assert!(one.keep_alive(granted.lease).await.is_ok());
-        let Watched::Changed(events) = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap() else { panic!() };
+        let Watched::Changed(events) = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap() else {
+            panic!()
+        };
         assert!(events.iter().all(|event| event.key() == "k"));
     });
 }

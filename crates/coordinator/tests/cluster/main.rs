@@ -1,6 +1,13 @@
 //! A real cluster: three members of etcd with mutual TLS, founded from nothing, on three addresses of the loopback network.
 //! What holds when members die, freeze, are replaced, and when too few are left.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a story that cannot go on fails, and says what it measured"
+)]
+
 #[path = "../servers/mod.rs"]
 mod servers;
 
@@ -17,16 +24,16 @@ use servers::{Authority, Process, Usage, eventually, loopback};
 use tempfile::TempDir;
 
 /// Members of which some may have been killed.
-pub struct Cluster {
-    pub members: Vec<Member>,
-    pub processes: Vec<Option<Process>>,
-    pub authority: Authority,
-    pub folder: TempDir,
+pub(crate) struct Cluster {
+    pub(crate) members: Vec<Member>,
+    pub(crate) processes: Vec<Option<Process>>,
+    pub(crate) authority: Authority,
+    pub(crate) folder: TempDir,
 }
 
 impl Cluster {
     /// Founds a cluster and waits until it serves.
-    pub async fn found() -> Self {
+    pub(crate) async fn found() -> Self {
         let mut cluster = Self::described(3, Usage::Both);
         for place in 0..3 {
             cluster.start(place);
@@ -35,27 +42,34 @@ impl Cluster {
         eventually("the cluster's founding", || async { client.list("").await.is_ok() }).await;
         // Every member, not only the quorum.
         for place in 0..3 {
-            eventually("a member's start", || async { client.status(place).await.is_ok_and(|status| status.leader != 0) }).await;
+            eventually("a member's start", || async {
+                client.status(place).await.is_ok_and(|status| status.leader != 0)
+            })
+            .await;
         }
         cluster
     }
 
     /// Members that are not started yet.
-    pub fn described(count: u8, usage: Usage) -> Self {
+    pub(crate) fn described(count: u8, usage: Usage) -> Self {
         Self::described_from(count, usage, &["127.0.0.1"])
     }
 
     /// The same, with certificates that name these addresses beside the member's own.
-    pub fn described_from(count: u8, usage: Usage, sources: &[&str]) -> Self {
+    pub(crate) fn described_from(count: u8, usage: Usage, sources: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("mainstay-test-cluster-").tempdir().unwrap();
-        let mut cluster = Self { members: Vec::new(), processes: Vec::new(), authority: Authority::new(), folder };
+        let mut cluster =
+            Self { members: Vec::new(), processes: Vec::new(), authority: Authority::new(), folder };
         for number in 1..=count {
             let member = cluster.describe(number, usage, sources);
             cluster.members.push(member);
             cluster.processes.push(None);
         }
-        let peers: Vec<Peer> =
-            cluster.members.iter().map(|member| Peer { name: member.name.clone(), peer_url: member.peer_url() }).collect();
+        let peers: Vec<Peer> = cluster
+            .members
+            .iter()
+            .map(|member| Peer { name: member.name.clone(), peer_url: member.peer_url() })
+            .collect();
         for member in &mut cluster.members {
             member.cluster.clone_from(&peers);
         }
@@ -80,28 +94,28 @@ impl Cluster {
         }
     }
 
-    pub fn start(&mut self, place: usize) {
+    pub(crate) fn start(&mut self, place: usize) {
         self.processes[place] = Some(Process::start(&self.members[place]));
     }
 
-    pub fn kill(&mut self, place: usize) {
+    pub(crate) fn kill(&mut self, place: usize) {
         self.processes[place].take().expect("it runs").kill();
     }
 
-    pub fn signal(&self, place: usize, signal: &str) {
+    pub(crate) fn signal(&self, place: usize, signal: &str) {
         self.processes[place].as_ref().expect("it runs").signal(signal);
     }
 
-    pub fn endpoint(&self, place: usize) -> Endpoint {
+    pub(crate) fn endpoint(&self, place: usize) -> Endpoint {
         self.members[place].client_url().parse().unwrap()
     }
 
     /// A client of all members.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.client_showing(self.authority.client())
     }
 
-    pub fn client_showing(&self, tls: Tls) -> Client {
+    pub(crate) fn client_showing(&self, tls: Tls) -> Client {
         let endpoints = (0..self.members.len()).map(|place| self.endpoint(place)).collect();
         let settings = ClientSettings {
             connect_timeout: Duration::from_secs(1),
@@ -112,7 +126,7 @@ impl Cluster {
     }
 
     /// The place of the member that leads.
-    pub async fn leader(&self) -> usize {
+    pub(crate) async fn leader(&self) -> usize {
         let client = self.client().with_deadline(Duration::from_secs(2));
         let mut leader = None;
         let end = std::time::Instant::now() + servers::PATIENCE;

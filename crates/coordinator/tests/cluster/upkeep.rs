@@ -16,14 +16,17 @@ fn a_member_that_lost_its_disk_is_replaced() {
         cluster.kill(2);
         std::fs::remove_dir_all(&cluster.members[2].data_folder).unwrap();
         let upkeep = Upkeep::new(client.clone());
-        let old = upkeep.members().await.unwrap().into_iter().find(|member| member.name == "server3").unwrap();
+        let old =
+            upkeep.members().await.unwrap().into_iter().find(|member| member.name == "server3").unwrap();
         assert_eq!(upkeep.remove(old.id).await.unwrap().len(), 2);
         let peer_url = cluster.members[2].peer_url();
         // strict-reconfig-check refuses as long as the others have not seen each other for a moment.
         let mut members = Vec::new();
         eventually("the addition", || {
             let (upkeep, peer_url) = (upkeep.clone(), peer_url.clone());
-            async move { upkeep.add(&peer_url).await.is_ok() || upkeep.members().await.is_ok_and(|all| all.len() == 3) }
+            async move {
+                upkeep.add(&peer_url).await.is_ok() || upkeep.members().await.is_ok_and(|all| all.len() == 3)
+            }
         })
         .await;
         eventually("the list of members", || {
@@ -51,7 +54,8 @@ fn a_full_member_says_so_and_is_emptied() {
         // A quota that is soon reached: the same command with one more argument, which counts.
         cluster.kill(0);
         let member: Member = cluster.members[0].clone();
-        cluster.processes[0] = Some(crate::servers::Process::start_with(&member, &["--quota-backend-bytes=8388608"]));
+        cluster.processes[0] =
+            Some(crate::servers::Process::start_with(&member, &["--quota-backend-bytes=8388608"]));
         let client = cluster.client();
         eventually("a start", || async { client.list("").await.is_ok() }).await;
         let upkeep = Upkeep::new(client.clone());
@@ -98,7 +102,7 @@ fn a_cluster_is_defragmented_one_member_at_a_time_and_serves_meanwhile() {
 #[test]
 fn a_site_moves_from_the_embedded_coordinator_to_etcd() {
     block_on(async {
-        let embedded = EmbeddedServer::start().await;
+        let embedded = EmbeddedServer::start();
         let old = client_at(embedded.endpoint());
         let cluster = Cluster::found().await;
         let new = cluster.client();
@@ -106,11 +110,14 @@ fn a_site_moves_from_the_embedded_coordinator_to_etcd() {
             old.put(&format!("/mainstay/foobar/{number:03}"), vec![b'v'; number * 100], None).await.unwrap();
         }
         old.put("/elsewhere", "not ours", None).await.unwrap();
-        let lease = old.grant(Duration::from_secs(60)).await.unwrap().lease;
+        let lease = old.grant(Duration::from_mins(1)).await.unwrap().lease;
         old.put("/mainstay/foobar/alive", "", Some(lease)).await.unwrap();
         let prefix = "/mainstay/foobar/";
         let done = transfer(&old, &new, prefix).await.unwrap();
-        assert_eq!((done.copied, done.found, done.leased.as_slice()), (150, 0, ["/mainstay/foobar/alive".to_owned()].as_slice()));
+        assert_eq!(
+            (done.copied, done.found, done.leased.as_slice()),
+            (150, 0, ["/mainstay/foobar/alive".to_owned()].as_slice())
+        );
         let there = new.list("").await.unwrap().keys;
         assert_eq!(there.len(), 150);
         for kv in old.list(prefix).await.unwrap().keys.iter().filter(|kv| kv.lease.is_none()) {
@@ -120,7 +127,10 @@ fn a_site_moves_from_the_embedded_coordinator_to_etcd() {
         assert_eq!(transfer(&old, &new, prefix).await.unwrap().found, 150);
         new.put("/mainstay/foobar/007", "another site's", None).await.unwrap();
         let error = transfer(&old, &new, prefix).await.unwrap_err();
-        assert!(matches!(&error, TransferError::Occupied { key } if key == "/mainstay/foobar/007"), "{error}");
+        assert!(
+            matches!(&error, TransferError::Occupied { key } if key == "/mainstay/foobar/007"),
+            "{error}"
+        );
     });
 }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 use mainstay_coordinator::Tls;
 use mainstay_coordinator::etcd::TlsFiles;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 
 /// What a certificate may be used for.

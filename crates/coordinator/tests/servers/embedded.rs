@@ -18,7 +18,7 @@ pub struct EmbeddedServer {
 }
 
 impl EmbeddedServer {
-    pub async fn start() -> Self {
+    pub fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("mainstay-test-coordinator-").tempdir().unwrap();
         let embedded = Embedded::open(&folder.path().join("store")).unwrap();
         let listener = UnixListener::bind(folder.path().join("socket")).unwrap();

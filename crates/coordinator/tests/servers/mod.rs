@@ -1,6 +1,6 @@
 //! The servers that stories are told by, and what is between them and their clients.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses its part")]
 
 pub mod certificates;
 mod embedded;
@@ -83,7 +83,7 @@ where
 
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-        tokio::time::timeout(Duration::from_secs(120), future).await.expect("the story takes too long")
+        tokio::time::timeout(Duration::from_mins(2), future).await.expect("the story takes too long")
     })
 }
 

@@ -86,7 +86,8 @@ async fn both_ways(client: TcpStream, server: &Endpoint, mode: watch::Receiver<M
             there_and_back(from_client, to_client, from_server, to_server, mode).await;
         }
         Endpoint::Http { host, port } | Endpoint::Https { host, port } => {
-            let (from_server, to_server) = TcpStream::connect((host.as_str(), *port)).await.unwrap().into_split();
+            let (from_server, to_server) =
+                TcpStream::connect((host.as_str(), *port)).await.unwrap().into_split();
             there_and_back(from_client, to_client, from_server, to_server, mode).await;
         }
     }

@@ -17,7 +17,7 @@ fn hurried(client: &Client) -> Client {
     client.with_deadline(DEADLINE)
 }
 
-pub async fn what_cannot_be_sent_is_certainly_not_done(story: &Story) {
+pub(crate) async fn what_cannot_be_sent_is_certainly_not_done(story: &Story) {
     let nobody = client(vec![format!("http://{}", loopback(9)).parse().unwrap()], None);
     let begin = Instant::now();
     let error = hurried(&nobody).put("f/a", "", None).await.unwrap_err();
@@ -26,7 +26,7 @@ pub async fn what_cannot_be_sent_is_certainly_not_done(story: &Story) {
     assert_eq!(story.client.get("f/a").await.unwrap(), None);
 }
 
-pub async fn what_is_not_answered_may_have_been_done_and_can_be_found_out(story: &Story) {
+pub(crate) async fn what_is_not_answered_may_have_been_done_and_can_be_found_out(story: &Story) {
     story.wire.lose_answers();
     let begin = Instant::now();
     let error = hurried(&story.client).create("f/a", "only I write this", None).await.unwrap_err();
@@ -39,7 +39,7 @@ pub async fn what_is_not_answered_may_have_been_done_and_can_be_found_out(story:
     assert_eq!((kv.value.as_slice(), kv.version), (b"only I write this".as_slice(), 1), "done once");
 }
 
-pub async fn what_may_have_been_done_is_settled_and_done_once(story: &Story) {
+pub(crate) async fn what_may_have_been_done_is_settled_and_done_once(story: &Story) {
     let take = |value: &'static str| {
         Txn::new()
             .when(Compare::absent("f/leader"))
@@ -59,9 +59,9 @@ pub async fn what_may_have_been_done_is_settled_and_done_once(story: &Story) {
     assert_eq!(story.direct.list("f/").await.unwrap().keys.len(), 2);
 }
 
-pub async fn a_silent_server_holds_nobody_beyond_the_deadline(story: &Story) {
+pub(crate) async fn a_silent_server_holds_nobody_beyond_the_deadline(story: &Story) {
     story.client.put("f/a", "before", None).await.unwrap();
-    let lease = story.client.grant(Duration::from_secs(60)).await.unwrap().lease;
+    let lease = story.client.grant(Duration::from_mins(1)).await.unwrap().lease;
     story.wire.silence();
     let client = hurried(&story.client);
     let begin = Instant::now();
@@ -81,7 +81,7 @@ pub async fn a_silent_server_holds_nobody_beyond_the_deadline(story: &Story) {
     assert!(story.client.get("f/a").await.unwrap().is_some());
 }
 
-pub async fn an_endpoint_that_is_dead_is_passed_over(story: &Story) {
+pub(crate) async fn an_endpoint_that_is_dead_is_passed_over(story: &Story) {
     let dead = format!("http://{}", loopback(9)).parse().unwrap();
     let client = client(vec![dead, story.wire.endpoint()], None);
     client.put("f/a", "", None).await.unwrap();
@@ -93,13 +93,16 @@ pub async fn an_endpoint_that_is_dead_is_passed_over(story: &Story) {
     assert!(silent.with_deadline(Duration::from_secs(4)).get("f/a").await.unwrap().is_some());
 }
 
-pub async fn a_lease_whose_answer_was_lost_is_granted_once(story: &Story) {
+pub(crate) async fn a_lease_whose_answer_was_lost_is_granted_once(story: &Story) {
     let client = crate::servers::client(vec![story.wire.endpoint(), story.server.endpoint()], None);
     client.list("").await.unwrap();
     story.wire.lose_answers();
     let begin = Instant::now();
-    let granted = client.with_deadline(Duration::from_secs(6)).grant(Duration::from_secs(60)).await.unwrap();
-    assert!(granted.sent >= begin && granted.sent <= begin + Duration::from_secs(1), "counted from the first attempt");
-    assert_eq!(granted.ttl, Duration::from_secs(60));
+    let granted = client.with_deadline(Duration::from_secs(6)).grant(Duration::from_mins(1)).await.unwrap();
+    assert!(
+        granted.sent >= begin && granted.sent <= begin + Duration::from_secs(1),
+        "counted from the first attempt"
+    );
+    assert_eq!(granted.ttl, Duration::from_mins(1));
     assert!(story.direct.lease(granted.lease).await.unwrap().is_some());
 }

@@ -4,7 +4,7 @@ use mainstay_coordinator::{Error, Operation, Txn};
 
 use crate::servers::Story;
 
-pub async fn a_key_is_read_with_its_past(story: &Story) {
+pub(crate) async fn a_key_is_read_with_its_past(story: &Story) {
     let client = &story.client;
     assert_eq!(client.get("k/a").await.unwrap(), None);
     let first = client.put("k/a", "one", None).await.unwrap().revision;
@@ -14,7 +14,7 @@ pub async fn a_key_is_read_with_its_past(story: &Story) {
     assert_eq!((kv.create_revision, kv.mod_revision, kv.version, kv.lease), (first, second, 2, None));
 }
 
-pub async fn a_key_that_was_deleted_is_made_anew(story: &Story) {
+pub(crate) async fn a_key_that_was_deleted_is_made_anew(story: &Story) {
     let client = &story.client;
     client.put("k/a", "one", None).await.unwrap();
     client.put("k/a", "two", None).await.unwrap();
@@ -25,7 +25,7 @@ pub async fn a_key_that_was_deleted_is_made_anew(story: &Story) {
     assert_eq!((kv.create_revision, kv.version), (revision, 1));
 }
 
-pub async fn a_list_has_every_key_of_the_prefix_and_no_other(story: &Story) {
+pub(crate) async fn a_list_has_every_key_of_the_prefix_and_no_other(story: &Story) {
     let client = &story.client;
     for key in ["l", "l/", "l/b", "l/a", "l/a/deeper", "l0", "l/\u{10ffff}", "m"] {
         client.put(key, key, None).await.unwrap();
@@ -39,7 +39,7 @@ pub async fn a_list_has_every_key_of_the_prefix_and_no_other(story: &Story) {
     assert_eq!(next, listing.revision + 1);
 }
 
-pub async fn any_bytes_are_a_value(story: &Story) {
+pub(crate) async fn any_bytes_are_a_value(story: &Story) {
     let all: Vec<u8> = (0..=255).collect();
     for value in [Vec::new(), all, vec![b'x'; 600 << 10]] {
         story.client.put("k/bytes", value.clone(), None).await.unwrap();
@@ -47,7 +47,7 @@ pub async fn any_bytes_are_a_value(story: &Story) {
     }
 }
 
-pub async fn each_write_is_one_revision(story: &Story) {
+pub(crate) async fn each_write_is_one_revision(story: &Story) {
     let client = &story.client;
     let begin = client.put("r/a", "", None).await.unwrap().revision;
     let together = Txn::new()
@@ -64,7 +64,7 @@ pub async fn each_write_is_one_revision(story: &Story) {
     assert_eq!(client.list("r/").await.unwrap().revision, begin + 1);
 }
 
-pub async fn a_value_that_is_too_large_is_rejected(story: &Story) {
+pub(crate) async fn a_value_that_is_too_large_is_rejected(story: &Story) {
     for size in [1_540 << 10, 3 << 20] {
         let error = story.client.put("k/large", vec![b'x'; size], None).await.unwrap_err();
         assert!(matches!(error, Error::Rejected { .. }), "{size}: {error}");
@@ -72,7 +72,7 @@ pub async fn a_value_that_is_too_large_is_rejected(story: &Story) {
     assert_eq!(story.client.get("k/large").await.unwrap(), None);
 }
 
-pub async fn a_server_says_how_it_is(story: &Story) {
+pub(crate) async fn a_server_says_how_it_is(story: &Story) {
     let revision = story.client.put("k/a", "", None).await.unwrap().revision;
     let status = story.client.status(0).await.unwrap();
     assert_eq!(status.revision, revision);

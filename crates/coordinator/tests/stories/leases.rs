@@ -9,7 +9,7 @@ use crate::servers::{PATIENCE, Story, eventually};
 /// The shortest that etcd grants with our election timeout.
 const SHORT: Duration = Duration::from_secs(1);
 
-pub async fn a_lease_that_is_not_renewed_takes_its_keys_along(story: &Story) {
+pub(crate) async fn a_lease_that_is_not_renewed_takes_its_keys_along(story: &Story) {
     let client = &story.client;
     let granted = client.grant(SHORT).await.unwrap();
     let txn = Txn::new()
@@ -18,7 +18,9 @@ pub async fn a_lease_that_is_not_renewed_takes_its_keys_along(story: &Story) {
         .then(Operation::put("e/c", ""));
     let revision = client.txn(&txn).await.unwrap().revision;
     let mut watch = client.watch("e/", revision + 1);
-    let Watched::Changed(events) = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap() else { panic!("compacted") };
+    let Watched::Changed(events) = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap() else {
+        panic!("compacted")
+    };
     // Not before its time is over, however long it took to be told of the grant.
     assert!(granted.sent.elapsed() >= granted.ttl);
     let gone: Vec<(i64, Change)> = events.into_iter().map(|event| (event.revision, event.change)).collect();
@@ -28,7 +30,7 @@ pub async fn a_lease_that_is_not_renewed_takes_its_keys_along(story: &Story) {
     assert_eq!(client.lease(granted.lease).await.unwrap(), None);
 }
 
-pub async fn a_lease_that_is_renewed_keeps_its_keys(story: &Story) {
+pub(crate) async fn a_lease_that_is_renewed_keeps_its_keys(story: &Story) {
     let client = &story.client;
     // Long enough that a busy machine does not lose it, and renewed beyond its length.
     let granted = client.grant(Duration::from_secs(3)).await.unwrap();
@@ -43,7 +45,7 @@ pub async fn a_lease_that_is_renewed_keeps_its_keys(story: &Story) {
     assert!(client.get("e/a").await.unwrap().is_some());
 }
 
-pub async fn a_lease_that_is_gone_is_not_renewed(story: &Story) {
+pub(crate) async fn a_lease_that_is_gone_is_not_renewed(story: &Story) {
     let client = &story.client;
     let lease = client.grant(SHORT).await.unwrap().lease;
     eventually("the end of the lease", || async { client.lease(lease).await.unwrap().is_none() }).await;
@@ -53,9 +55,9 @@ pub async fn a_lease_that_is_gone_is_not_renewed(story: &Story) {
     }
 }
 
-pub async fn a_lease_that_is_revoked_takes_its_keys_along_at_once(story: &Story) {
+pub(crate) async fn a_lease_that_is_revoked_takes_its_keys_along_at_once(story: &Story) {
     let client = &story.client;
-    let lease = client.grant(Duration::from_secs(60)).await.unwrap().lease;
+    let lease = client.grant(Duration::from_mins(1)).await.unwrap().lease;
     let revision = client.put("e/a", "", Some(lease)).await.unwrap().revision;
     client.revoke(lease).await.unwrap();
     let listing = client.list("e/").await.unwrap();
@@ -64,18 +66,21 @@ pub async fn a_lease_that_is_revoked_takes_its_keys_along_at_once(story: &Story)
     assert!(matches!(client.keep_alive(lease).await, Err(Error::LeaseGone { .. })));
 }
 
-pub async fn a_key_cannot_be_bound_to_a_lease_that_is_gone(story: &Story) {
+pub(crate) async fn a_key_cannot_be_bound_to_a_lease_that_is_gone(story: &Story) {
     let client = &story.client;
-    let lease = client.grant(Duration::from_secs(60)).await.unwrap().lease;
+    let lease = client.grant(Duration::from_mins(1)).await.unwrap().lease;
     client.revoke(lease).await.unwrap();
     let error = client.put("e/a", "", Some(lease)).await.unwrap_err();
     assert!(matches!(error, Error::LeaseGone { .. }) && !error.may_have_been_done(), "{error}");
     assert_eq!(client.get("e/a").await.unwrap(), None);
 }
 
-pub async fn a_key_that_is_put_without_its_lease_outlives_it(story: &Story) {
+pub(crate) async fn a_key_that_is_put_without_its_lease_outlives_it(story: &Story) {
     let client = &story.client;
-    let (one, two) = (client.grant(Duration::from_secs(60)).await.unwrap().lease, client.grant(Duration::from_secs(60)).await.unwrap().lease);
+    let (one, two) = (
+        client.grant(Duration::from_mins(1)).await.unwrap().lease,
+        client.grant(Duration::from_mins(1)).await.unwrap().lease,
+    );
     for key in ["e/none", "e/other"] {
         client.put(key, "", Some(one)).await.unwrap();
     }
@@ -88,7 +93,7 @@ pub async fn a_key_that_is_put_without_its_lease_outlives_it(story: &Story) {
     assert_eq!(client.list("e/").await.unwrap().keys.len(), 1);
 }
 
-pub async fn a_lease_says_what_it_has_left(story: &Story) {
+pub(crate) async fn a_lease_says_what_it_has_left(story: &Story) {
     let client = &story.client;
     let granted = client.grant(Duration::from_secs(30)).await.unwrap();
     assert_eq!(granted.ttl, Duration::from_secs(30));

@@ -1,7 +1,7 @@
 //! What holds with any coordinator.
 
-pub mod failures;
-pub mod keys;
-pub mod leases;
-pub mod transactions;
-pub mod watches;
+pub(crate) mod failures;
+pub(crate) mod keys;
+pub(crate) mod leases;
+pub(crate) mod transactions;
+pub(crate) mod watches;

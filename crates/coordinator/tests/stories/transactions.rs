@@ -4,7 +4,7 @@ use mainstay_coordinator::{Compare, Error, LeaseId, Operand, Operation, Operatio
 
 use crate::servers::Story;
 
-pub async fn two_who_make_the_same_key_one_wins(story: &Story) {
+pub(crate) async fn two_who_make_the_same_key_one_wins(story: &Story) {
     let (one, two) = (story.another(), story.another());
     let (one, two) = tokio::join!(one.create("t/leader", "one", None), two.create("t/leader", "two", None));
     let winner = match (&one, &two) {
@@ -15,7 +15,7 @@ pub async fn two_who_make_the_same_key_one_wins(story: &Story) {
     assert_eq!(story.client.get("t/leader").await.unwrap().unwrap().value, winner.as_bytes());
 }
 
-pub async fn many_who_count_by_compare_and_set_lose_nothing(story: &Story) {
+pub(crate) async fn many_who_count_by_compare_and_set_lose_nothing(story: &Story) {
     const WRITERS: u32 = 4;
     const ROUNDS: u32 = 10;
     story.client.put("t/counter", "0", None).await.unwrap();
@@ -45,10 +45,10 @@ pub async fn many_who_count_by_compare_and_set_lose_nothing(story: &Story) {
     assert_eq!(kv.version, i64::from(WRITERS * ROUNDS) + 1);
 }
 
-pub async fn every_comparison_compares_what_it_says(story: &Story) {
+pub(crate) async fn every_comparison_compares_what_it_says(story: &Story) {
     use Relation::{Equal, Greater, Less, NotEqual};
     let client = &story.client;
-    let lease = client.grant(std::time::Duration::from_secs(60)).await.unwrap().lease;
+    let lease = client.grant(std::time::Duration::from_mins(1)).await.unwrap().lease;
     let created = client.put("t/k", "b", None).await.unwrap().revision;
     let modified = client.put("t/k", "b", Some(lease)).await.unwrap().revision;
     let value = |text: &str| Operand::Value(text.as_bytes().to_vec());
@@ -86,7 +86,7 @@ pub async fn every_comparison_compares_what_it_says(story: &Story) {
     }
 }
 
-pub async fn a_transaction_is_all_or_nothing(story: &Story) {
+pub(crate) async fn a_transaction_is_all_or_nothing(story: &Story) {
     let client = &story.client;
     client.put("t/old", "old", None).await.unwrap();
     let revision = client.list("t/").await.unwrap().revision;
@@ -106,7 +106,7 @@ pub async fn a_transaction_is_all_or_nothing(story: &Story) {
     assert_eq!((listing.revision, listing.keys.len(), listing.keys[0].key.as_str()), (revision, 1, "t/old"));
 }
 
-pub async fn a_refused_transaction_does_its_other_branch(story: &Story) {
+pub(crate) async fn a_refused_transaction_does_its_other_branch(story: &Story) {
     let client = &story.client;
     client.put("t/a", "a", None).await.unwrap();
     let txn = Txn::new()
@@ -116,26 +116,28 @@ pub async fn a_refused_transaction_does_its_other_branch(story: &Story) {
         .otherwise(Operation::put("t/b", "b"))
         .otherwise(Operation::delete("t/none"));
     let Err(Error::Refused(refusal)) = client.txn(&txn).await else { panic!("it was not refused") };
-    let [OperationResult::Got(Some(kv)), OperationResult::Put, OperationResult::Deleted(false)] = &refusal.results[..] else {
+    let [OperationResult::Got(Some(kv)), OperationResult::Put, OperationResult::Deleted(false)] =
+        &refusal.results[..]
+    else {
         panic!("{refusal:?}");
     };
     assert_eq!(kv.value, b"a");
     assert_eq!(client.get("t/b").await.unwrap().unwrap().mod_revision, refusal.revision);
 }
 
-pub async fn a_transaction_reads_what_it_has_written(story: &Story) {
-    let txn = Txn::new()
-        .then(Operation::get("t/a"))
-        .then(Operation::put("t/a", "now"))
-        .then(Operation::get("t/a"));
+pub(crate) async fn a_transaction_reads_what_it_has_written(story: &Story) {
+    let txn =
+        Txn::new().then(Operation::get("t/a")).then(Operation::put("t/a", "now")).then(Operation::get("t/a"));
     let committed = story.client.txn(&txn).await.unwrap();
-    let [OperationResult::Got(None), OperationResult::Put, OperationResult::Got(Some(kv))] = &committed.results[..] else {
+    let [OperationResult::Got(None), OperationResult::Put, OperationResult::Got(Some(kv))] =
+        &committed.results[..]
+    else {
         panic!("{committed:?}");
     };
     assert_eq!((kv.value.as_slice(), kv.mod_revision), (b"now".as_slice(), committed.revision));
 }
 
-pub async fn a_transaction_that_contradicts_itself_is_rejected(story: &Story) {
+pub(crate) async fn a_transaction_that_contradicts_itself_is_rejected(story: &Story) {
     let twice = Txn::new().then(Operation::put("t/a", "1")).then(Operation::put("t/a", "2"));
     let both = Txn::new().then(Operation::put("t/a", "1")).then(Operation::delete("t/a"));
     let elsewhere = Txn::new().then(Operation::put("t/b", "1")).otherwise(Operation::put("", "1"));
@@ -146,8 +148,9 @@ pub async fn a_transaction_that_contradicts_itself_is_rejected(story: &Story) {
     assert!(story.client.list("").await.unwrap().keys.is_empty());
 }
 
-pub async fn a_transaction_that_is_too_long_is_rejected(story: &Story) {
-    let of = |count: usize| (0..count).fold(Txn::new(), |txn, n| txn.then(Operation::put(format!("t/{n}"), "")));
+pub(crate) async fn a_transaction_that_is_too_long_is_rejected(story: &Story) {
+    let of =
+        |count: usize| (0..count).fold(Txn::new(), |txn, n| txn.then(Operation::put(format!("t/{n}"), "")));
     assert_eq!(story.client.txn(&of(128)).await.unwrap().results.len(), 128);
     assert!(matches!(story.client.txn(&of(129)).await, Err(Error::Rejected { .. })));
 }

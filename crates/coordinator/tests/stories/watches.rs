@@ -39,14 +39,17 @@ fn assert_counted(events: &[Event], from: u32) {
     }
 }
 
-pub async fn a_watch_sees_each_change_once_and_in_order(story: &Story) {
+pub(crate) async fn a_watch_sees_each_change_once_and_in_order(story: &Story) {
     let client = &story.client;
     let revision = client.list("w/").await.unwrap().revision;
     let mut watch = client.watch("w/", revision + 1);
     count(client, 0, 30).await;
     assert_counted(&collect(&mut watch, 30).await, 0);
     // What one transaction does comes together, in the order of its operations.
-    let txn = Txn::new().then(Operation::put("w/9", "x")).then(Operation::delete("w/0")).then(Operation::put("w/1", "y"));
+    let txn = Txn::new()
+        .then(Operation::put("w/9", "x"))
+        .then(Operation::delete("w/0"))
+        .then(Operation::put("w/1", "y"));
     let revision = client.txn(&txn).await.unwrap().revision;
     let events = next(&mut watch).await;
     assert!(events.iter().all(|event| event.revision == revision));
@@ -54,7 +57,7 @@ pub async fn a_watch_sees_each_change_once_and_in_order(story: &Story) {
     assert!(matches!(&events[1].change, Change::Deleted { key } if key == "w/0"));
 }
 
-pub async fn a_watch_begins_at_an_old_revision(story: &Story) {
+pub(crate) async fn a_watch_begins_at_an_old_revision(story: &Story) {
     let client = &story.client;
     let revision = client.list("w/").await.unwrap().revision;
     count(client, 0, 20).await;
@@ -63,7 +66,7 @@ pub async fn a_watch_begins_at_an_old_revision(story: &Story) {
     assert_counted(&collect(&mut watch, 15).await, 10);
 }
 
-pub async fn a_watch_of_what_is_to_come_waits(story: &Story) {
+pub(crate) async fn a_watch_of_what_is_to_come_waits(story: &Story) {
     let client = &story.client;
     let revision = client.list("w/").await.unwrap().revision;
     let mut watch = client.watch("w/", revision + 4);
@@ -71,7 +74,7 @@ pub async fn a_watch_of_what_is_to_come_waits(story: &Story) {
     assert_counted(&collect(&mut watch, 2).await, 3);
 }
 
-pub async fn a_watch_sees_no_other_keys(story: &Story) {
+pub(crate) async fn a_watch_sees_no_other_keys(story: &Story) {
     let client = &story.client;
     let mut watch = client.watch("w/", 1);
     for key in ["v", "w", "w0", "x", "w/mine"] {
@@ -83,7 +86,7 @@ pub async fn a_watch_sees_no_other_keys(story: &Story) {
     assert_eq!(events.iter().map(Event::key).collect::<Vec<_>>(), ["w/mine", "w/too"]);
 }
 
-pub async fn a_watch_goes_on_after_its_connection_was_cut(story: &Story) {
+pub(crate) async fn a_watch_goes_on_after_its_connection_was_cut(story: &Story) {
     let mut watch = story.client.watch("w/", 1);
     let mut seen = Vec::new();
     for round in 0..5 {
@@ -100,7 +103,7 @@ pub async fn a_watch_goes_on_after_its_connection_was_cut(story: &Story) {
     assert_counted(&seen, 0);
 }
 
-pub async fn a_watch_goes_on_after_a_silence(story: &Story) {
+pub(crate) async fn a_watch_goes_on_after_a_silence(story: &Story) {
     let mut watch = story.client.watch("w/", 1);
     count(&story.direct, 0, 5).await;
     assert_counted(&collect(&mut watch, 5).await, 0);
@@ -115,7 +118,7 @@ pub async fn a_watch_goes_on_after_a_silence(story: &Story) {
     crate::servers::eventually("a sign of life", || async { watch.last_heard() > heard }).await;
 }
 
-pub async fn a_watch_of_what_was_compacted_is_told_to_start_over(story: &Story) {
+pub(crate) async fn a_watch_of_what_was_compacted_is_told_to_start_over(story: &Story) {
     let client = &story.client;
     count(client, 0, 20).await;
     let listing = client.list("w/").await.unwrap();

@@ -65,7 +65,10 @@ fn a_file_does_not_grow_beyond_what_is_held() {
     assert!(longest < 10 << 20, "{longest}");
     assert!(!folder.path().join("store.new").exists());
     drop(file);
-    assert_eq!(StoreFile::open(&path, Limits { history_bytes: 1 << 20, ..Limits::default() }).unwrap().1, machine);
+    assert_eq!(
+        StoreFile::open(&path, Limits { history_bytes: 1 << 20, ..Limits::default() }).unwrap().1,
+        machine
+    );
 }
 
 #[test]
@@ -104,8 +107,14 @@ fn a_damaged_store_is_not_opened_and_not_touched() {
     text[middle] ^= 1;
     std::fs::write(&path, &text).unwrap();
     let error = StoreFile::open(&path, Limits::default()).unwrap_err();
-    assert!(matches!(error, OpenError::Damaged { .. }) && error.to_string().contains("Restore it from a copy"), "{error}");
+    assert!(
+        matches!(error, OpenError::Damaged { .. }) && error.to_string().contains("Restore it from a copy"),
+        "{error}"
+    );
     assert_eq!(std::fs::read(&path).unwrap(), text);
     std::fs::write(&path, "something else\n").unwrap();
-    assert!(matches!(StoreFile::open(&path, Limits::default()), Err(OpenError::Damaged { damage: Damage::Foreign, .. })));
+    assert!(matches!(
+        StoreFile::open(&path, Limits::default()),
+        Err(OpenError::Damaged { damage: Damage::Foreign, .. })
+    ));
 }

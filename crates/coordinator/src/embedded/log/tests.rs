@@ -57,7 +57,8 @@ fn a_crash_at_any_byte_leaves_exactly_what_was_acknowledged() {
                 assert!(loaded.is_err(), "seed {seed}, killed at byte {length}");
                 continue;
             }
-            let loaded = loaded.unwrap_or_else(|damage| panic!("seed {seed}, killed at byte {length}: {damage}"));
+            let loaded =
+                loaded.unwrap_or_else(|damage| panic!("seed {seed}, killed at byte {length}: {damage}"));
             let (sound, machine) = stages.iter().rev().find(|(bytes, _)| *bytes <= length).unwrap();
             assert_eq!(loaded.sound_bytes, *sound, "seed {seed}, killed at byte {length}");
             assert!(same(&loaded.machine, machine), "seed {seed}, killed at byte {length}");
@@ -112,7 +113,11 @@ fn a_value_that_looks_like_a_line_is_not_taken_for_one() {
 }
 
 fn put(key: &str) -> Request {
-    Request::Put(PutRequest { key: Base64(key.as_bytes().to_vec()), value: Base64(vec![b'v'; 20]), lease: Int64(0) })
+    Request::Put(PutRequest {
+        key: Base64(key.as_bytes().to_vec()),
+        value: Base64(vec![b'v'; 20]),
+        lease: Int64(0),
+    })
 }
 
 proptest! {

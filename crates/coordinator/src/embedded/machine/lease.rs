@@ -8,8 +8,8 @@ use crate::embedded::api::{Response, failure};
 use crate::embedded::limits::{TTL_LEAST, TTL_MOST};
 use crate::embedded::record::Record;
 use crate::wire::{
-    Base64, Failure, GrantRequest, GrantResponse, Int64, KeepAliveResponse, LeaseEntry, LeasesResponse, RevokeResponse,
-    TimeToLiveRequest, TimeToLiveResponse,
+    Base64, Failure, GrantRequest, GrantResponse, Int64, KeepAliveResponse, LeaseEntry, LeasesResponse,
+    RevokeResponse, TimeToLiveRequest, TimeToLiveResponse,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,14 +28,22 @@ impl Machine {
 
     /// Ends the leases whose time is over.
     pub(crate) fn expire(&mut self, now: Duration) -> Vec<Record> {
-        let over: Vec<i64> = self.leases.iter().filter(|(_, lease)| lease.ends <= now).map(|(id, _)| *id).collect();
+        let over: Vec<i64> =
+            self.leases.iter().filter(|(_, lease)| lease.ends <= now).map(|(id, _)| *id).collect();
         over.into_iter().filter_map(|id| self.end(id)).collect()
     }
 
-    pub(super) fn grant(&mut self, grant: &GrantRequest, now: Duration) -> Result<(Response, Option<Record>), Failure> {
+    pub(super) fn grant(
+        &mut self,
+        grant: &GrantRequest,
+        now: Duration,
+    ) -> Result<(Response, Option<Record>), Failure> {
         let lease = grant.id.0;
         if lease <= 0 {
-            return Err(failure(3, "the embedded coordinator wants leases to be named: give a random ID above 0"));
+            return Err(failure(
+                3,
+                "the embedded coordinator wants leases to be named: give a random ID above 0",
+            ));
         }
         if self.leases.contains_key(&lease) {
             return Err(failure(9, "etcdserver: lease already exists"));
@@ -53,8 +61,12 @@ impl Machine {
         }
         let ttl = asked.max(TTL_LEAST);
         self.add_lease(lease, ttl, now);
-        let answer =
-            GrantResponse { header: self.header(), id: Int64(lease), ttl: seconds_up(ttl), ttl_ms: millis(ttl) };
+        let answer = GrantResponse {
+            header: self.header(),
+            id: Int64(lease),
+            ttl: seconds_up(ttl),
+            ttl_ms: millis(ttl),
+        };
         Ok((Response::Grant(answer), Some(Record::Grant { lease, ttl_ms: ttl.as_millis() as u64 })))
     }
 
@@ -63,7 +75,8 @@ impl Machine {
     }
 
     pub(super) fn keep_alive(&mut self, id: i64, now: Duration) -> Response {
-        let mut answer = KeepAliveResponse { header: self.header(), id: Int64(id), ..KeepAliveResponse::default() };
+        let mut answer =
+            KeepAliveResponse { header: self.header(), id: Int64(id), ..KeepAliveResponse::default() };
         // One whose time is over is gone, even if nobody has swept it up yet.
         if let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.ends > now) {
             lease.ends = now + lease.ttl;
@@ -93,7 +106,8 @@ impl Machine {
     }
 
     pub(super) fn time_to_live(&self, ask: &TimeToLiveRequest, now: Duration) -> Response {
-        let mut answer = TimeToLiveResponse { header: self.header(), id: ask.id, ..TimeToLiveResponse::default() };
+        let mut answer =
+            TimeToLiveResponse { header: self.header(), id: ask.id, ..TimeToLiveResponse::default() };
         match self.leases.get(&ask.id.0).filter(|lease| lease.ends > now) {
             None => answer.ttl = Int64(-1),
             Some(lease) => {

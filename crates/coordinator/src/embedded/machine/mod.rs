@@ -20,8 +20,8 @@ use super::api::{Request, Response, failure};
 use super::limits::{ENTRY_BYTES, KEY_MOST_BYTES, Limits};
 use super::record::{Change, Past, PastPut, Record};
 use crate::wire::{
-    Base64, CompactionResponse, DeleteRangeRequest, EventType, Failure, Header, Int64, KeyValue, PutRequest, RangeRequest,
-    RangeResponse, RequestOp, ResponseOp, StatusResponse, TxnRequest, Uint64, WireEvent,
+    Base64, CompactionResponse, DeleteRangeRequest, EventType, Failure, Header, Int64, KeyValue, PutRequest,
+    RangeRequest, RangeResponse, RequestOp, ResponseOp, StatusResponse, TxnRequest, Uint64, WireEvent,
 };
 
 /// The store.
@@ -68,7 +68,11 @@ impl Machine {
     }
 
     /// What it answers, and what is to be recorded before anyone sees that.
-    pub(crate) fn handle(&mut self, request: Request, now: Duration) -> (Result<Response, Failure>, Option<Record>) {
+    pub(crate) fn handle(
+        &mut self,
+        request: Request,
+        now: Duration,
+    ) -> (Result<Response, Failure>, Option<Record>) {
         let answered = match request {
             Request::Put(put) => self.alone(RequestOp { request_put: Some(put), ..RequestOp::default() }),
             Request::DeleteRange(delete) => {
@@ -83,7 +87,9 @@ impl Machine {
             Request::TimeToLive(ask) => Ok((self.time_to_live(&ask, now), None)),
             Request::Leases => Ok((self.list_leases(), None)),
             Request::Status => Ok((self.status(), None)),
-            Request::Events { key, range_end, from } => Ok((self.events(&Range::new(&key, &range_end), from), None)),
+            Request::Events { key, range_end, from } => {
+                Ok((self.events(&Range::new(&key, &range_end), from), None))
+            }
         };
         match answered {
             Ok((response, record)) => (Ok(response), record),
@@ -189,7 +195,12 @@ impl Machine {
         self.history.push(Past {
             revision,
             key: Base64(key.to_vec()),
-            put: Some(PastPut { value: Base64(value.to_vec()), created: entry.created, version: entry.version, lease }),
+            put: Some(PastPut {
+                value: Base64(value.to_vec()),
+                created: entry.created,
+                version: entry.version,
+                lease,
+            }),
         });
         self.insert(key.to_vec(), entry);
     }
@@ -241,7 +252,8 @@ impl Entry {
 }
 
 fn wire_event(past: &Past) -> WireEvent {
-    let mut kv = KeyValue { key: past.key.clone(), mod_revision: Int64(past.revision), ..KeyValue::default() };
+    let mut kv =
+        KeyValue { key: past.key.clone(), mod_revision: Int64(past.revision), ..KeyValue::default() };
     let kind = match &past.put {
         None => EventType::Delete,
         Some(put) => {
@@ -258,7 +270,9 @@ fn wire_event(past: &Past) -> WireEvent {
 fn check_key(key: &Base64) -> Result<(), Failure> {
     match key.0.len() {
         0 => Err(failure(3, "etcdserver: key is not provided")),
-        length if length > KEY_MOST_BYTES => Err(failure(3, format!("a key of {length} bytes: {KEY_MOST_BYTES} at most"))),
+        length if length > KEY_MOST_BYTES => {
+            Err(failure(3, format!("a key of {length} bytes: {KEY_MOST_BYTES} at most")))
+        }
         _ => Ok(()),
     }
 }
@@ -276,7 +290,9 @@ impl<'a> Operation<'a> {
             (Some(range), None, None) => Ok(Self::Range(range)),
             (None, Some(put), None) => Ok(Self::Put(put)),
             (None, None, Some(delete)) => Ok(Self::Delete(delete)),
-            _ => Err(failure(3, "an operation is one of request_range, request_put and request_delete_range")),
+            _ => {
+                Err(failure(3, "an operation is one of request_range, request_put and request_delete_range"))
+            }
         }
     }
 }

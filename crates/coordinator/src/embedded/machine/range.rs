@@ -28,7 +28,9 @@ impl Range {
     pub(super) fn contains(&self, key: &[u8]) -> bool {
         match self {
             Self::One(one) => one == key,
-            Self::Between(start, end) => start.as_slice() <= key && end.as_ref().is_none_or(|end| key < end.as_slice()),
+            Self::Between(start, end) => {
+                start.as_slice() <= key && end.as_ref().is_none_or(|end| key < end.as_slice())
+            }
         }
     }
 
@@ -37,7 +39,9 @@ impl Range {
         match self {
             Self::One(key) => Some((Bound::Included(key), Bound::Included(key))),
             Self::Between(start, None) => Some((Bound::Included(start), Bound::Unbounded)),
-            Self::Between(start, Some(end)) if start < end => Some((Bound::Included(start), Bound::Excluded(end))),
+            Self::Between(start, Some(end)) if start < end => {
+                Some((Bound::Included(start), Bound::Excluded(end)))
+            }
             Self::Between(..) => None,
         }
     }

@@ -26,7 +26,11 @@ impl Machine {
         match record {
             Record::Base { revision, compacted, .. } => self.replay_base(revision, compacted),
             Record::Key { key, value, created, modified, version, lease } => {
-                let sound = 0 < created && created <= modified && modified <= self.revision && 0 < version && version <= self.revision;
+                let sound = 0 < created
+                    && created <= modified
+                    && modified <= self.revision
+                    && 0 < version
+                    && version <= self.revision;
                 if !sound || key.0.is_empty() || self.keys.contains_key(&key.0) {
                     return contradiction("a key that cannot have been");
                 }
@@ -36,7 +40,10 @@ impl Machine {
             }
             Record::Past(past) => {
                 let last = self.history.events().last().map_or(0, |event| event.revision);
-                if past.revision <= self.history.compacted() || past.revision < last || past.revision > self.revision {
+                if past.revision <= self.history.compacted()
+                    || past.revision < last
+                    || past.revision > self.revision
+                {
                     return contradiction("a change at a revision that cannot have been");
                 }
                 self.history.push(past);
@@ -55,7 +62,9 @@ impl Machine {
                 match self.end(lease) {
                     None => contradiction(format!("the lease {lease} ends, which is not there")),
                     Some(Record::Revoke { revision: now, .. }) if now == revision => Ok(()),
-                    Some(_) => contradiction(format!("the lease {lease} ends after {before} otherwise than at {revision}")),
+                    Some(_) => contradiction(format!(
+                        "the lease {lease} ends after {before} otherwise than at {revision}"
+                    )),
                 }
             }
             Record::Compact { revision } => {

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::embedded::limits::TTL_LEAST;
 use crate::wire::{
-    CompactionRequest, DeleteRangeRequest, GrantRequest, KeepAliveRequest, PutRequest, RevokeRequest, WireCompare, WireRelation,
-    WireTarget,
+    CompactionRequest, DeleteRangeRequest, GrantRequest, KeepAliveRequest, PutRequest, RevokeRequest,
+    WireCompare, WireRelation, WireTarget,
 };
 
 fn bytes(text: &str) -> Base64 {
@@ -27,7 +27,12 @@ fn machine(limits: Limits) -> Machine {
 }
 
 /// Asks, and keeps what was recorded.
-fn ask(machine: &mut Machine, request: Request, now: Duration, records: &mut Vec<Record>) -> Result<Response, Failure> {
+fn ask(
+    machine: &mut Machine,
+    request: Request,
+    now: Duration,
+    records: &mut Vec<Record>,
+) -> Result<Response, Failure> {
     let (answer, record) = machine.handle(request, now);
     records.extend(record);
     answer
@@ -141,17 +146,14 @@ proptest! {
             again.restart_leases(Duration::ZERO);
             prop_assert_eq!(&again, &same);
 
-            match machine.events(&Range::Between(vec![0], None), next) {
-                Response::Events { events, next: further, .. } => {
-                    prop_assert!(events.iter().all(|event| event.kv.mod_revision.0 >= next));
-                    follow(&mut followed, &events);
-                    next = further;
-                }
+            if let Response::Events { events, next: further, .. } = machine.events(&Range::Between(vec![0], None), next) {
+                prop_assert!(events.iter().all(|event| event.kv.mod_revision.0 >= next));
+                follow(&mut followed, &events);
+                next = further;
+            } else {
                 // Started over, as a follower does.
-                _ => {
-                    followed = machine.keys.iter().map(|(key, entry)| (key.clone(), entry.value.clone())).collect();
-                    next = machine.revision() + 1;
-                }
+                followed = machine.keys.iter().map(|(key, entry)| (key.clone(), entry.value.clone())).collect();
+                next = machine.revision() + 1;
             }
             let held: BTreeMap<_, _> = machine.keys.iter().map(|(key, entry)| (key.clone(), entry.value.clone())).collect();
             prop_assert_eq!(&followed, &held);
@@ -178,10 +180,21 @@ fn a_lease_ends_when_its_time_is_over_and_not_before() {
     ask(&mut machine, Request::Put(put("a", "", 1)), Duration::ZERO, &mut records).unwrap();
     assert_eq!(machine.next_end(), Some(Duration::from_secs(1)));
     assert!(machine.expire(Duration::from_millis(999)).is_empty());
-    ask(&mut machine, Request::KeepAlive(KeepAliveRequest { id: Int64(1) }), Duration::from_millis(999), &mut records).unwrap();
+    ask(
+        &mut machine,
+        Request::KeepAlive(KeepAliveRequest { id: Int64(1) }),
+        Duration::from_millis(999),
+        &mut records,
+    )
+    .unwrap();
     assert!(machine.expire(Duration::from_millis(1998)).is_empty());
     // Its time is over, though nobody has swept it up: it is not renewed any more.
-    let late = ask(&mut machine, Request::KeepAlive(KeepAliveRequest { id: Int64(1) }), Duration::from_millis(1999), &mut records);
+    let late = ask(
+        &mut machine,
+        Request::KeepAlive(KeepAliveRequest { id: Int64(1) }),
+        Duration::from_millis(1999),
+        &mut records,
+    );
     assert!(matches!(late, Ok(Response::KeepAlive(answer)) if answer.ttl.0 == 0));
     assert_eq!(machine.expire(Duration::from_millis(1999)), [Record::Revoke { lease: 1, revision: 3 }]);
     assert!(machine.keys.is_empty());
@@ -195,13 +208,15 @@ fn a_store_that_is_full_takes_nothing_more_but_deletions() {
     for key in ["a", "b"] {
         ask(&mut machine, Request::Put(put(key, &large, 0)), Duration::ZERO, &mut records).unwrap();
     }
-    let full = ask(&mut machine, Request::Put(put("c", &large, 0)), Duration::ZERO, &mut records).unwrap_err();
+    let full =
+        ask(&mut machine, Request::Put(put("c", &large, 0)), Duration::ZERO, &mut records).unwrap_err();
     assert_eq!(full.code, 8);
     let delete = DeleteRangeRequest { key: bytes("a"), range_end: Base64::default() };
     ask(&mut machine, Request::DeleteRange(delete), Duration::ZERO, &mut records).unwrap();
     ask(&mut machine, Request::Put(put("c", &large, 0)), Duration::ZERO, &mut records).unwrap();
     for number in 0..14 {
-        ask(&mut machine, Request::Put(put(&format!("k{number}"), "", 0)), Duration::ZERO, &mut records).unwrap();
+        ask(&mut machine, Request::Put(put(&format!("k{number}"), "", 0)), Duration::ZERO, &mut records)
+            .unwrap();
     }
     let many = ask(&mut machine, Request::Put(put("more", "", 0)), Duration::ZERO, &mut records).unwrap_err();
     assert_eq!(many.code, 8);
@@ -217,7 +232,9 @@ fn leases_are_bounded_in_number_and_time() {
         ask(&mut machine, grant(id, 1), Duration::ZERO, &mut records).unwrap();
     }
     assert_eq!(machine.next_end(), Some(TTL_LEAST));
-    for (request, code) in [(grant(5, 1000), 8), (grant(1, 1000), 9), (grant(0, 1000), 3), (grant(-1, 1000), 3)] {
+    for (request, code) in
+        [(grant(5, 1000), 8), (grant(1, 1000), 9), (grant(0, 1000), 3), (grant(-1, 1000), 3)]
+    {
         assert_eq!(ask(&mut machine, request, Duration::ZERO, &mut records).unwrap_err().code, code);
     }
     machine.expire(TTL_LEAST);
@@ -236,7 +253,9 @@ fn a_batch_of_events_ends_with_a_whole_revision_and_the_next_goes_on_there() {
     }
     let (mut next, mut batches, mut seen) = (1, 0, Vec::new());
     while next <= machine.revision() {
-        let Response::Events { events, next: further, .. } = machine.events(&Range::Between(vec![0], None), next) else {
+        let Response::Events { events, next: further, .. } =
+            machine.events(&Range::Between(vec![0], None), next)
+        else {
             panic!("compacted");
         };
         seen.extend(events.iter().map(|event| event.kv.mod_revision.0));

@@ -8,13 +8,16 @@ use crate::embedded::api::{Response, failure};
 use crate::embedded::limits::{ENTRY_BYTES, OPERATIONS_MOST};
 use crate::embedded::record::{Change, Record};
 use crate::wire::{
-    Base64, DeleteRangeResponse, Failure, Int64, PutResponse, RequestOp, ResponseOp, TxnRequest, TxnResponse, WireCompare,
-    WireRelation, WireTarget,
+    Base64, DeleteRangeResponse, Failure, Int64, PutResponse, RequestOp, ResponseOp, TxnRequest, TxnResponse,
+    WireCompare, WireRelation, WireTarget,
 };
 
 impl Machine {
     pub(super) fn txn(&mut self, txn: &TxnRequest) -> Result<(Response, Option<Record>), Failure> {
-        if [txn.compare.len(), txn.success.len(), txn.failure.len()].iter().any(|count| *count > OPERATIONS_MOST) {
+        if [txn.compare.len(), txn.success.len(), txn.failure.len()]
+            .iter()
+            .any(|count| *count > OPERATIONS_MOST)
+        {
             return Err(failure(3, "etcdserver: too many operations in txn request"));
         }
         for compare in &txn.compare {
@@ -68,8 +71,10 @@ impl Machine {
                     self.delete(revision, key);
                     changes.push(Change::Delete { key: Base64(key.clone()) });
                 }
-                response.response_delete_range =
-                    Some(DeleteRangeResponse { deleted: Int64::from(found.len()), ..DeleteRangeResponse::default() });
+                response.response_delete_range = Some(DeleteRangeResponse {
+                    deleted: Int64::from(found.len()),
+                    ..DeleteRangeResponse::default()
+                });
             }
         }
         Ok(response)
@@ -84,7 +89,9 @@ impl Machine {
             WireTarget::Mod => number(entry.map_or(0, |entry| entry.modified), compare.mod_revision),
             WireTarget::Lease => number(entry.map_or(0, |entry| entry.lease), compare.lease),
             WireTarget::Value => match entry {
-                Some(entry) => entry.value.as_slice().cmp(compare.value.as_ref().map_or(&[], |value| value.0.as_slice())),
+                Some(entry) => {
+                    entry.value.as_slice().cmp(compare.value.as_ref().map_or(&[], |value| value.0.as_slice()))
+                }
                 // As in etcd: what is not there has no value that could be compared.
                 None => return false,
             },
