@@ -30,7 +30,7 @@ async fn serve(folder: &Path, limits: Limits) -> (Client, JoinHandle<()>) {
         match Embedded::open_with(&folder.join("store"), limits) {
             Ok(embedded) => break embedded,
             Err(OpenError::InUse { .. }) if Instant::now() < end => {
-                tokio::time::sleep(Duration::from_millis(5)).await
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
             Err(error) => panic!("{error}"),
         }
@@ -54,7 +54,7 @@ fn a_restart_keeps_keys_revisions_and_leases_and_gives_these_their_time_again() 
         let revision = client.put("k/a", "value", None).await.unwrap().revision;
         let mut watch = client.watch("k/", 1);
         assert!(matches!(watch.next().await, Watched::Changed(_)));
-        tokio::time::sleep(Duration::from_millis(1000)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         serving.abort();
         let _ = serving.await;
 

@@ -20,6 +20,9 @@ use crate::{Endpoint, Error};
 /// The largest answer that is read: a list of all that a store may hold, in base64.
 const ANSWER_MOST_BYTES: usize = 64 << 20;
 
+/// With less time left another attempt could only make uncertain what is certain.
+const ATTEMPT_LEAST: Duration = Duration::from_millis(50);
+
 /// The wait after every endpoint was tried once, so that an election is not met with a flood.
 const ROUND_PAUSE: Duration = Duration::from_millis(50);
 
@@ -81,12 +84,12 @@ impl Shared {
         let body = body(message)?;
         let end = Instant::now() + patience.deadline;
         let mut place = self.preferred();
-        let mut tried = 0;
+        let mut tried = 0_usize;
         let mut uncertain = false;
         let mut last = String::from("the deadline was over before the first attempt");
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || (tried > 0 && left < ATTEMPT_LEAST) {
                 let why = format!("{last} (after {:?})", patience.deadline);
                 return Err(if uncertain { Error::Uncertain { why } } else { Error::Unavailable { why } });
             }
@@ -124,7 +127,7 @@ impl Shared {
             }
             place = (place + 1) % self.targets.len();
             tried += 1;
-            if tried % self.targets.len() == 0 {
+            if tried.is_multiple_of(self.targets.len()) {
                 let pause = ROUND_PAUSE.min(end.saturating_duration_since(Instant::now()));
                 tokio::time::sleep(pause).await;
             }

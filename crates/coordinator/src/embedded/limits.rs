@@ -35,6 +35,9 @@ pub(crate) const KEY_MOST_BYTES: usize = 4 << 10;
 /// Comparisons, and operations of one branch, of a transaction (etcd's `--max-txn-ops`).
 pub(crate) const OPERATIONS_MOST: usize = 128;
 
+/// What a transaction may read: little more than the whole store once.
+pub(crate) const ANSWER_MOST_BYTES: usize = 20 << 20;
+
 /// The shortest and longest time to live of a lease.
 pub(crate) const TTL_LEAST: Duration = Duration::from_millis(100);
 pub(crate) const TTL_MOST: Duration = Duration::from_hours(365 * 24);

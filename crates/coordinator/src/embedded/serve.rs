@@ -26,10 +26,10 @@ use crate::TlsError;
 use crate::wire::{BODY_MOST_BYTES, Failure};
 
 /// Connections at a time; further ones wait to be accepted.
-const CONNECTIONS_MOST: usize = 512;
+const CONNECTIONS_MOST: usize = 256;
 
 /// Watches at a time.
-const WATCHES_MOST: usize = 256;
+const WATCHES_MOST: usize = 192;
 
 /// For a TLS handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);

@@ -100,30 +100,27 @@ fn without_a_quorum_calls_end_by_their_deadline_and_say_so() {
         let _ = watch.next().await;
         cluster.kill(0);
         cluster.kill(1);
-        // The one that is left needs an election's time to know that it is alone.
-        let one = client.with_deadline(Duration::from_secs(3));
-        let mut said = Vec::new();
-        for _ in 0..3 {
-            let begin = Instant::now();
+        let one = client.with_deadline(Duration::from_secs(2));
+        let begin = Instant::now();
+        loop {
+            assert!(begin.elapsed() < PATIENCE, "it does not say for certain that nobody took it on");
+            let asked = Instant::now();
             let read = one.get("k").await.unwrap_err();
             let renewed = one.keep_alive(granted.lease).await.unwrap_err();
             let written = one.put("k", "alone", None).await.unwrap_err();
             assert!(
-                begin.elapsed() < Duration::from_secs(9) + Duration::from_secs(3),
+                asked.elapsed() < Duration::from_secs(6) + Duration::from_secs(3),
                 "{:?}",
-                begin.elapsed()
+                asked.elapsed()
             );
             assert!(matches!(read, Error::Unavailable { .. }), "{read}");
-            assert!(matches!(renewed, Error::Unavailable { .. } | Error::Uncertain { .. }), "{renewed}");
-            assert!(matches!(written, Error::Unavailable { .. } | Error::Uncertain { .. }), "{written}");
-            said.push((read, renewed, written));
+            // The one that is left needs an election's time to know that it is alone. Before, nobody can say.
+            if [&renewed, &written].iter().all(|error| matches!(error, Error::Unavailable { .. })) {
+                println!("alone: {written}");
+                break;
+            }
         }
-        // By then it knows: nobody took it on.
-        let (read, renewed, written) = said.pop().unwrap();
-        for error in [read, renewed, written] {
-            assert!(matches!(error, Error::Unavailable { .. }), "{error}");
-        }
-        assert!(watch.last_heard().elapsed() > Duration::from_secs(5), "nobody follows the store");
+        assert!(watch.last_heard().elapsed() > Duration::from_secs(1), "nobody follows the store");
         // One more, and everything goes on.
         cluster.start(0);
         eventually("the quorum's return", || async { one.put("k", "again", None).await.is_ok() }).await;

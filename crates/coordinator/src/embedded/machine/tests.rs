@@ -225,6 +225,24 @@ fn a_store_that_is_full_takes_nothing_more_but_deletions() {
 }
 
 #[test]
+fn a_transaction_does_not_read_the_store_again_and_again() {
+    let mut machine = machine(Limits::default());
+    let mut records = Vec::new();
+    let large = "x".repeat(1 << 20);
+    for key in ["a", "b", "c"] {
+        ask(&mut machine, Request::Put(put(key, &large, 0)), Duration::ZERO, &mut records).unwrap();
+    }
+    let all = |count| {
+        let range =
+            RangeRequest { key: Base64(vec![0]), range_end: Base64(vec![0]), ..RangeRequest::default() };
+        let read = RequestOp { request_range: Some(range), ..RequestOp::default() };
+        Request::Txn(TxnRequest { success: vec![read; count], ..TxnRequest::default() })
+    };
+    ask(&mut machine, all(5), Duration::ZERO, &mut records).unwrap();
+    assert_eq!(ask(&mut machine, all(10), Duration::ZERO, &mut records).unwrap_err().code, 8);
+}
+
+#[test]
 fn leases_are_bounded_in_number_and_time() {
     let mut machine = machine(small());
     let mut records = Vec::new();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::range::Range;
 use super::{Machine, Operation, change_put, check_key};
 use crate::embedded::api::{Response, failure};
-use crate::embedded::limits::{ENTRY_BYTES, OPERATIONS_MOST};
+use crate::embedded::limits::{ANSWER_MOST_BYTES, ENTRY_BYTES, OPERATIONS_MOST};
 use crate::embedded::record::{Change, Record};
 use crate::wire::{
     Base64, DeleteRangeResponse, Failure, Int64, PutResponse, RequestOp, ResponseOp, TxnRequest, TxnResponse,
@@ -29,6 +29,7 @@ impl Machine {
         let operations = if succeeded { success } else { otherwise };
         self.check_leases(&operations)?;
         self.check_room(&operations)?;
+        self.check_answer(&operations)?;
 
         let revision = self.revision + 1;
         let mut changes = Vec::new();
@@ -131,6 +132,26 @@ impl Machine {
         let grows = bytes > self.bytes || keys > self.keys.len();
         if grows && (bytes > self.limits.store_bytes || keys > self.limits.keys) {
             return Err(failure(8, "etcdserver: mvcc: database space exceeded"));
+        }
+        Ok(())
+    }
+
+    /// A hundred reads of the whole store in one transaction would be a hundred stores in memory.
+    fn check_answer(&self, operations: &[Operation<'_>]) -> Result<(), Failure> {
+        let mut bytes = 0;
+        for operation in operations {
+            let Operation::Range(range) = operation else { continue };
+            let range = Range::new(&range.key, &range.range_end);
+            let Some(bounds) = range.bounds() else { continue };
+            for (key, entry) in self.keys.range::<[u8], _>(bounds) {
+                bytes += ENTRY_BYTES + key.len() + entry.value.len();
+                if bytes > ANSWER_MOST_BYTES {
+                    return Err(failure(
+                        8,
+                        format!("the transaction reads more than {ANSWER_MOST_BYTES} bytes"),
+                    ));
+                }
+            }
         }
         Ok(())
     }
