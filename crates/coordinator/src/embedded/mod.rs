@@ -1,6 +1,6 @@
 //! The embedded coordinator, for a site whose coordinator is one server: a part of etcd's v3 API from one durable file.
 //!
-//! `api` reads what came in, [`machine`] decides, [`writer`] makes it durable (through `log`, the format, and `file`), `serve` is the
+//! `api` reads what came in, `machine` decides, `writer` makes it durable (through `log`, the format, and `file`), `serve` is the
 //! HTTP around it. Leases survive a restart with their full time again, as etcd's survive a change of its leader.
 
 mod api;

@@ -1,8 +1,8 @@
 //! etcd, run by us: how a member is started, and what is done to a cluster as it runs.
 //!
 //! [`Member`] describes a member of Debian's `etcd-server` (3.4), [`Member::command`] is the command for it. A cluster is
-//! founded by starting the same list of founders on all of their servers, in any order. What is done to it later is in
-//! [`upkeep`]: members are listed, removed, added; files are defragmented one at a time; alarms are read.
+//! founded by starting the same list of founders on all of their servers, in any order. What is done to it later is
+//! [`Upkeep`]: members are listed, removed, added; files are defragmented one at a time; alarms are read.
 //!
 //! # What a certificate must say
 //!
