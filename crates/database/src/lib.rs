@@ -7,6 +7,7 @@
 mod client;
 mod configuration;
 mod error;
+pub mod mariadb;
 mod prepare;
 mod provision;
 mod schema;
