@@ -232,16 +232,23 @@ pub async fn rescue(
         return Err(ActionError::WrongState("replicating"));
     }
     let Some(unapplied) = unapplied(relay_index, &before.applied()).await? else { return Ok(None) };
+    let threads = session.query("SELECT @@global.slave_parallel_threads", left()).await?;
+    let threads: u16 = threads.single().and_then(|threads| threads.parse().ok()).unwrap_or(0);
     let name = unapplied.file.file_name().unwrap_or_default().to_string_lossy();
     let statements = format!(
-        // To name a place in the relay log is the one way of setting replication up that keeps it.
-        "CHANGE MASTER TO MASTER_USE_GTID = no, RELAY_LOG_FILE = {}, RELAY_LOG_POS = {}; START SLAVE SQL_THREAD",
+        // To name a place in the relay log is the one way of setting replication up that keeps it. From such a place
+        // several appliers crash the server (10.11.14): they compare names of the primary's logs, and there is none.
+        "SET GLOBAL slave_parallel_threads = 0; CHANGE MASTER TO MASTER_USE_GTID = no, RELAY_LOG_FILE = {}, RELAY_LOG_POS = {}; START SLAVE SQL_THREAD",
         quoted(&name),
         unapplied.start
     );
     session.query_all(&statements, left()).await?;
     drain(session, &unapplied.last.into(), left()).await?;
-    session.query_all("STOP SLAVE; CHANGE MASTER TO MASTER_USE_GTID = slave_pos; SET GLOBAL relay_log_purge = 1", left()).await?;
+    let after = format!(
+        "STOP SLAVE; CHANGE MASTER TO MASTER_USE_GTID = slave_pos; SET GLOBAL relay_log_purge = 1; \
+         SET GLOBAL slave_parallel_threads = {threads}"
+    );
+    session.query_all(&after, left()).await?;
     Ok(Some(unapplied))
 }
 

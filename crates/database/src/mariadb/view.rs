@@ -103,8 +103,12 @@ impl Thread {
 }
 
 impl View {
-    /// Everything that it committed or applied.
+    /// Everything that it applied as a replica, or committed as none.
     pub fn applied(&self) -> Position {
+        // A replica's own binary log is ahead of what can be seen: it is written before the engine commits.
+        if self.stream.is_some() {
+            return self.slave_pos.clone();
+        }
         // Both are on one history unless somebody wrote here by hand; then its own writes are what matters.
         self.slave_pos.clone().further(self.binlog_pos.clone()).unwrap_or_else(|(_, own)| own)
     }

@@ -7,4 +7,6 @@
 #[path = "../servers/mod.rs"]
 mod servers;
 
+mod positions;
+mod relay;
 mod waiters;

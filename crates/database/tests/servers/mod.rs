@@ -88,6 +88,11 @@ impl Servers {
 
 impl Drop for Servers {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for member in &self.members {
+                eprintln!("--- {}\n{}", member.address, member.error_log());
+            }
+        }
         for member in &self.members {
             member.signal("KILL");
         }
@@ -261,13 +266,14 @@ impl Member {
         self.query(&insert(id)).await;
     }
 
-    /// Begins a commit in a session of its own, and returns once it waits for an acknowledgement.
+    /// Begins a commit in a session of its own, and returns once it is in the binary log and waits for an acknowledgement.
     pub async fn waiting_commit(&self, statement: String) -> Waiter {
-        let before = self.view().await.waiters;
+        let before = self.position().await;
         let mut session = self.session().await;
         let connection_id = session.connection_id();
         let task = tokio::spawn(async move { session.query(&statement, SOON).await });
-        self.when("a commit waits", |view| view.waiters > before).await;
+        // The server counts those that wait in the first group alone: more than none is all that its number says.
+        self.when("a commit waits", |view| view.waiters > 0 && view.binlog_pos != before).await;
         Waiter { connection_id, task }
     }
 
