@@ -22,7 +22,7 @@ mod packet;
 pub mod primary;
 pub mod rejoin;
 pub mod replica;
-// pub mod seed;
+pub mod seed;
 pub mod server;
 pub mod session;
 pub mod settings;

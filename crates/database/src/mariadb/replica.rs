@@ -61,8 +61,8 @@ pub struct Revoked {
 /// Stops the receiving thread, so that this replica acknowledges nothing any more, and tells what it has. The applying
 /// thread is not touched. Acknowledging stays off until [`follow`] or [`acknowledge`] turns it on.
 ///
-/// It is turned off first: a thread that stops while it may acknowledge connects to its primary once more to end the
-/// stream there, and a primary that is frozen or gone makes that last.
+/// It lasts a few milliseconds, or about `rpl_semi_sync_slave_kill_conn_timeout` (1 s) where the primary is frozen or
+/// cannot be reached: the thread connects to it once more to end the stream there, before it is counted as stopped.
 ///
 /// # Errors
 /// [`ActionError`]. If it is silence, whether the thread is stopped is not known: ask again until it is.

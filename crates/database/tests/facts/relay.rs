@@ -137,8 +137,10 @@ async fn a_stopped_receiver_acknowledges_nothing() {
 }
 
 #[tokio::test]
-async fn stopping_the_receiver_of_a_frozen_primary_lasts_the_kill_timeout_or_nothing_if_it_may_not_acknowledge() {
-    let servers = Servers::running(3).await;
+async fn stopping_the_receiver_of_a_frozen_primary_lasts_the_kill_timeout_even_if_acknowledging_was_turned_off() {
+    let servers = Servers::running(4).await;
+    servers.members[3].run("STOP SLAVE IO_THREAD; SET GLOBAL rpl_semi_sync_slave_enabled = 0; START SLAVE IO_THREAD").await;
+    servers.members[3].when("it receives", |view| view.stream.as_ref().unwrap().receiver.runs()).await;
     servers.members[0].freeze();
     let began = Instant::now();
     servers.members[1].query("STOP SLAVE IO_THREAD").await;
@@ -147,9 +149,25 @@ async fn stopping_the_receiver_of_a_frozen_primary_lasts_the_kill_timeout_or_not
     servers.members[2].run("SET GLOBAL rpl_semi_sync_slave_enabled = 0; STOP SLAVE IO_THREAD").await;
     let without = began.elapsed();
     eprintln!("stopping a frozen primary's receiver: {with:?}; with acknowledging turned off first: {without:?}");
-    assert!(with >= Duration::from_millis(900) && with < Duration::from_secs(4), "{with:?}");
-    assert!(without < with, "{without:?}");
+    // One second is the least that can be set: 0 is no limit at all.
+    for lasted in [with, without] {
+        assert!(lasted >= Duration::from_millis(900) && lasted < Duration::from_secs(4), "{lasted:?}");
+    }
+    // One that was started without acknowledging has no stream to end.
+    let began = Instant::now();
+    servers.members[3].query("STOP SLAVE IO_THREAD").await;
+    let asynchronous = began.elapsed();
+    assert!(asynchronous < Duration::from_millis(900), "{asynchronous:?}");
+    // And the receiver of a dead one goes at once.
+    servers.members[1].query("START SLAVE IO_THREAD").await;
     servers.members[0].thaw();
+    servers.members[1].when("it receives", |view| view.stream.as_ref().unwrap().receiver.runs()).await;
+    servers.members[0].signal("KILL");
+    servers.members[1].when("it notices", |view| !view.stream.as_ref().unwrap().receiver.runs()).await;
+    let began = Instant::now();
+    servers.members[1].query("STOP SLAVE IO_THREAD").await;
+    eprintln!("asynchronous: {asynchronous:?}; a dead primary's: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(900));
 }
 
 #[tokio::test]
