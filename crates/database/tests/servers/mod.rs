@@ -44,8 +44,16 @@ pub struct Member {
 impl Servers {
     /// `count` servers with one history, none of them started.
     pub async fn stopped(count: u8) -> Self {
+        Self::stopped_with(count, folder()).await
+    }
+
+    pub async fn stopped_in(count: u8, path: &Path) -> Self {
+        Self::stopped_with(count, tempfile::Builder::new().prefix("mainstay-test-").tempdir_in(path).unwrap()).await
+    }
+
+    async fn stopped_with(count: u8, folder: tempfile::TempDir) -> Self {
         let template = template().await;
-        let mut servers = Self { members: Vec::new(), folder: folder() };
+        let mut servers = Self { members: Vec::new(), folder };
         let authority = Authority::new();
         for index in 0..count {
             let member = Member::new(servers.folder.path(), index, &authority);
