@@ -100,8 +100,10 @@ pub async fn keep(
         .stdout(output.try_clone().map_err(|error| file("write", error))?)
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    let run = tokio::time::timeout(within, command.output()).await;
-    let result = run
+    // Not by `output`, which would take its output for itself.
+    let child = command.spawn().map_err(|error| failed(error.to_string()))?;
+    let result = tokio::time::timeout(within, child.wait_with_output())
+        .await
         .map_err(|_| failed("it took too long".to_owned()))?
         .map_err(|error| failed(error.to_string()))?;
     if !result.status.success() {

@@ -68,11 +68,14 @@ pub enum StartError {
         /// Why, in its own words.
         failure: Failure,
     },
-    /// It runs and does not answer yet: recovery may go on. The process is handed back.
-    #[error("the database does not answer after {} s", after.as_secs())]
+    /// It runs and does not answer yet: recovery may go on, or it waits for data that another process holds. The process
+    /// is handed back.
+    #[error("the database does not answer after {} s; its log says: {so_far}", after.as_secs())]
     NotYet {
         /// How long it was waited for.
         after: Duration,
+        /// What its log says up to now.
+        so_far: Failure,
         /// The process.
         server: Box<Server>,
     },
@@ -122,7 +125,7 @@ impl Failure {
             (&["No space left on device", "errno: 28", "Errcode: 28", "Disk is full"], Self::DiskFull),
             (&["Unable to lock ./ibdata1", "Can't lock aria control file", "Can't lock the pid file"], Self::DataHeld),
             (&["Can't start server: Bind on", "Address already in use", "Do you already have another"], Self::AddressTaken),
-            (&["unknown variable", "unknown option", "Failed to set up SSL", "ambiguous option"], Self::Settings),
+            (&["unknown variable", "unknown option", "Failed to setup SSL", "Failed to set up SSL", "ambiguous option"], Self::Settings),
             (&["Database page corruption", "is corrupted", "Missing FILE_CHECKPOINT", "Corrupted", "InnoDB: Plugin initialization aborted"], Self::Damaged),
         ];
         for (marks, kind) in known {
@@ -178,7 +181,10 @@ impl Start {
                 Ok(session) => return Ok((server, session)),
                 Err(error @ SqlError::Refused { .. }) => return Err(StartError::Refused(error.into())),
                 Err(_) if Instant::now() < deadline => sleep(PAUSE).await,
-                Err(_) => return Err(StartError::NotYet { after: within, server: Box::new(server) }),
+                Err(_) => {
+                    let so_far = Failure::of(&end_of(&self.error_log, log_start).map_err(spawn)?);
+                    return Err(StartError::NotYet { after: within, so_far, server: Box::new(server) });
+                }
             }
         }
     }

@@ -27,8 +27,14 @@ async fn a_server_that_cannot_start_says_why_in_a_type() {
     // The data of the first.
     let data = servers.members[0].place.data.clone();
     let own = std::mem::replace(&mut servers.members[1].place.data, data);
-    let why = failure(servers.members[1].try_start(Role::Replica).await);
-    assert!(matches!(why, Failure::DataHeld(_)), "{why:?}");
+    servers.members[1].write_settings();
+    match servers.members[1].start.start(Role::Replica, Duration::from_secs(2)).await {
+        // It waits for half a minute.
+        Err(StartError::NotYet { so_far: Failure::DataHeld(_), mut server, .. }) => {
+            server.kill().await.unwrap();
+        }
+        other => panic!("{other:?}"),
+    }
     servers.members[1].place.data = own;
     // A certificate that is none.
     let certificate = servers.members[1].tls.certificate.clone();
