@@ -42,7 +42,8 @@ pub fn statements(members: &[Ipv4Addr], from: &[String], password: &str) -> Vec<
             let account = format!("{}@{}", quoted(&user), quoted(host));
             let password = quoted(password);
             statements.push(format!("CREATE USER IF NOT EXISTS {account} ACCOUNT LOCK"));
-            statements.push(format!("ALTER USER {account} IDENTIFIED BY {password} REQUIRE X509 ACCOUNT UNLOCK"));
+            statements
+                .push(format!("ALTER USER {account} IDENTIFIED BY {password} REQUIRE X509 ACCOUNT UNLOCK"));
             statements.push(format!("GRANT {rights} ON *.* TO {account}"));
         }
     }

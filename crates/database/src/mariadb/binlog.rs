@@ -67,10 +67,15 @@ pub struct Group {
 /// An event that matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Event {
-    Gtid { gtid: Gtid, standalone: bool },
+    Gtid {
+        gtid: Gtid,
+        standalone: bool,
+    },
     /// The end of a group that is no single event.
     Commit,
-    Query { ends: bool },
+    Query {
+        ends: bool,
+    },
     /// What the file begins after.
     List(Vec<Gtid>),
     Other,
@@ -133,7 +138,9 @@ impl<R: Read> Groups<R> {
         }
         let start = self.position;
         self.position += u64::from(length);
-        event(head[4], server, &body).map(|event| Some((event, start))).ok_or_else(|| invalid("an event is too short"))
+        event(head[4], server, &body)
+            .map(|event| Some((event, start)))
+            .ok_or_else(|| invalid("an event is too short"))
     }
 
     fn next_group(&mut self) -> io::Result<Option<Group>> {
@@ -262,7 +269,8 @@ pub fn read(path: &Path, mut with: impl FnMut(Group) -> bool) -> Result<(), LogE
     if file.metadata().map_err(|source| error(0, source))?.len() < MAGIC.len() as u64 {
         return Ok(());
     }
-    let mut groups = Groups::new(BufReader::with_capacity(256 * 1024, file)).map_err(|source| error(0, source))?;
+    let mut groups =
+        Groups::new(BufReader::with_capacity(256 * 1024, file)).map_err(|source| error(0, source))?;
     while let Some(group) = groups.next() {
         if !with(group.map_err(|source| error(groups.position(), source))?) {
             break;
@@ -359,7 +367,10 @@ mod tests {
     }
 
     fn groups(bytes: &[u8]) -> Vec<(u64, u64)> {
-        Groups::new(bytes).unwrap().map(|group| group.map(|group| (group.gtid.seq, group.start)).unwrap()).collect()
+        Groups::new(bytes)
+            .unwrap()
+            .map(|group| group.map(|group| (group.gtid.seq, group.start)).unwrap())
+            .collect()
     }
 
     #[test]

@@ -14,7 +14,9 @@ pub enum ActionError {
     #[error(transparent)]
     Sql(#[from] SqlError),
     /// Received transactions are not applied yet, and what was asked for would throw them away.
-    #[error("received up to `{received}` but applied up to `{applied}` only: going on would throw acknowledged writes away")]
+    #[error(
+        "received up to `{received}` but applied up to `{applied}` only: going on would throw acknowledged writes away"
+    )]
     NotApplied {
         /// What the replica has in its relay log.
         received: Position,
@@ -33,7 +35,9 @@ pub enum ActionError {
         applied: Position,
     },
     /// Somebody waits for an acknowledgement, so the server cannot be closed by words: see the decision on fencing.
-    #[error("{waiters} transactions wait for an acknowledgement, and only a kill keeps them from becoming visible")]
+    #[error(
+        "{waiters} transactions wait for an acknowledgement, and only a kill keeps them from becoming visible"
+    )]
     Waiters {
         /// How many.
         waiters: u64,

@@ -226,10 +226,7 @@ impl fmt::Display for BinlogState {
     }
 }
 
-fn write_list<'a>(
-    formatter: &mut fmt::Formatter<'_>,
-    gtids: impl Iterator<Item = &'a Gtid>,
-) -> fmt::Result {
+fn write_list<'a>(formatter: &mut fmt::Formatter<'_>, gtids: impl Iterator<Item = &'a Gtid>) -> fmt::Result {
     for (index, gtid) in gtids.enumerate() {
         let comma = if index == 0 { "" } else { "," };
         write!(formatter, "{comma}{gtid}")?;
@@ -282,8 +279,17 @@ mod tests {
 
     #[test]
     fn what_the_server_would_not_write_is_refused() {
-        for text in ["0-1", "0-1-2-3", "+0-1-2", "0-1- 2", "00-1-2", "0-4294967296-1", "0-1-18446744073709551616", "a-b-c", ","]
-        {
+        for text in [
+            "0-1",
+            "0-1-2-3",
+            "+0-1-2",
+            "0-1- 2",
+            "00-1-2",
+            "0-4294967296-1",
+            "0-1-18446744073709551616",
+            "a-b-c",
+            ",",
+        ] {
             assert!(text.parse::<Position>().is_err(), "{text}");
         }
         assert!("0-1-2,0-2-3".parse::<Position>().is_err(), "one place per domain");
@@ -298,7 +304,9 @@ mod tests {
     fn any_position() -> impl Strategy<Value = Position> {
         proptest::collection::vec(gtid(), 0..3).prop_map(|gtids| {
             let mut position = Position::default();
-            gtids.into_iter().for_each(|gtid| position.advance(gtid));
+            for gtid in gtids {
+                position.advance(gtid);
+            }
             position
         })
     }

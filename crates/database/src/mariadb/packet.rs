@@ -9,7 +9,7 @@ pub(crate) const ANSWER_BYTES: usize = 8 * 1024 * 1024;
 const CAPABILITIES: u32 = 0x1 | 0x200 | 0x2000 | 0x8000 | 0x1_0000 | 0x2_0000 | 0x8_0000;
 /// `SERVER_MORE_RESULTS_EXISTS`.
 const MORE_RESULTS: u16 = 0x8;
-/// utf8mb4_general_ci.
+/// `utf8mb4_general_ci`.
 const CHARSET: u8 = 45;
 const LARGEST_PACKET: u32 = 0xff_ffff;
 
@@ -24,7 +24,9 @@ pub(crate) struct Refusal {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// It is done; whether more results follow.
-    Ok { more: bool },
+    Ok {
+        more: bool,
+    },
     Refused(Refusal),
 }
 
@@ -76,13 +78,13 @@ impl<'a> Fields<'a> {
         self.take(usize::try_from(length).ok()?)
     }
 
-    /// A column's value in a row: NULL is one byte of its own.
-    fn value(&mut self) -> Option<Option<String>> {
-        if self.0.first() == Some(&0xfb) {
-            self.take(1)?;
-            return Some(None);
+    /// Whether a column's value is NULL, which is one byte of its own.
+    fn null(&mut self) -> bool {
+        let null = self.0.first() == Some(&0xfb);
+        if null {
+            self.0 = &self.0[1..];
         }
-        self.text().map(|text| Some(String::from_utf8_lossy(text).into_owned()))
+        null
     }
 }
 
@@ -154,7 +156,12 @@ pub(crate) fn column(packet: &[u8]) -> Option<String> {
 /// A row of a text result.
 pub(crate) fn row(packet: &[u8], columns: usize) -> Option<Vec<Option<String>>> {
     let mut fields = Fields(packet);
-    let row = (0..columns).map(|_| fields.value()).collect::<Option<Vec<_>>>()?;
+    let mut row = Vec::with_capacity(columns);
+    for _ in 0..columns {
+        let value =
+            if fields.null() { None } else { Some(String::from_utf8_lossy(fields.text()?).into_owned()) };
+        row.push(value);
+    }
     fields.0.is_empty().then_some(row)
 }
 

@@ -20,7 +20,11 @@ const ANSWER: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// [`ActionError::NotApplied`] and others of [`super::replica::drain`]: then it is still a replica.
-pub async fn promote(session: &mut Session, relay_index: &Path, within: Duration) -> Result<Position, ActionError> {
+pub async fn promote(
+    session: &mut Session,
+    relay_index: &Path,
+    within: Duration,
+) -> Result<Position, ActionError> {
     let deadline = Instant::now() + within;
     let left = || deadline.saturating_duration_since(Instant::now());
     let before = view(session, left()).await?;
@@ -28,7 +32,9 @@ pub async fn promote(session: &mut Session, relay_index: &Path, within: Duration
         return Err(ActionError::WrongState("open for writes"));
     }
     settle(session, before, relay_index, deadline).await?;
-    session.query_all("STOP SLAVE; RESET SLAVE ALL; SET GLOBAL rpl_semi_sync_master_enabled = 1", left()).await?;
+    session
+        .query_all("STOP SLAVE; RESET SLAVE ALL; SET GLOBAL rpl_semi_sync_master_enabled = 1", left())
+        .await?;
     Ok(view(session, left()).await?.applied())
 }
 
@@ -66,8 +72,10 @@ pub async fn open(session: &mut Session, commits: Commits, within: Duration) -> 
 /// [`ActionError::Waiters`] if transactions wait for an acknowledgement; a refusal [`STATEMENT_TIMEOUT`] if other writes
 /// took too long. The server is then as open as it was.
 pub async fn close(session: &mut Session, within: Duration) -> Result<Position, ActionError> {
-    let statement =
-        format!("SET STATEMENT max_statement_time = {:.3} FOR SET GLOBAL read_only = 1", within.as_secs_f64());
+    let statement = format!(
+        "SET STATEMENT max_statement_time = {:.3} FOR SET GLOBAL read_only = 1",
+        within.as_secs_f64()
+    );
     match session.query(&statement, within + ANSWER).await {
         Ok(_) => Ok(view(session, ANSWER).await?.binlog_pos),
         Err(error) if error.is(STATEMENT_TIMEOUT) => match view(session, ANSWER).await?.waiters {
@@ -145,7 +153,11 @@ async fn end(session: &mut Session, connection: u64, within: Duration) -> Result
 ///
 /// # Errors
 /// [`ActionError::Sql`].
-pub async fn purge(session: &mut Session, slowest: &Position, within: Duration) -> Result<Option<String>, ActionError> {
+pub async fn purge(
+    session: &mut Session,
+    slowest: &Position,
+    within: Duration,
+) -> Result<Option<String>, ActionError> {
     let logs = session.query("SHOW BINARY LOGS", within).await?;
     let names: Vec<String> = logs.first_column().map(str::to_owned).collect();
     let mut keep = None;
@@ -154,8 +166,9 @@ pub async fn purge(session: &mut Session, slowest: &Position, within: Duration) 
         let question = format!("SELECT BINLOG_GTID_POS({}, 4)", quoted(name));
         let answer = session.query(&question, within).await?;
         let begins = answer.single().unwrap_or_default();
-        let begins: Position =
-            begins.parse().map_err(|_| ActionError::Answer { what: "where a log begins", text: begins.to_owned() })?;
+        let begins: Position = begins
+            .parse()
+            .map_err(|_| ActionError::Answer { what: "where a log begins", text: begins.to_owned() })?;
         if slowest.has(&begins) {
             keep = Some(name.clone());
             break;

@@ -73,8 +73,8 @@ pub async fn keep(
 ) -> Result<Option<Kept>, ActionError> {
     let (index, place) = (binlog_index.to_owned(), after.clone());
     let found = tokio::task::spawn_blocking(move || beyond(&index, &place)).await;
-    let (files, transactions) =
-        found.map_err(|error| ActionError::Program { program: "the log reader", reason: error.to_string() })??;
+    let (files, transactions) = found
+        .map_err(|error| ActionError::Program { program: "the log reader", reason: error.to_string() })??;
     if files.is_empty() {
         return Ok(None);
     }

@@ -80,7 +80,8 @@ pub async fn drain(session: &mut Session, target: &Position, within: Duration) -
     let deadline = Instant::now() + within;
     loop {
         let slice = SLICE.min(deadline.saturating_duration_since(Instant::now()));
-        let wait = format!("SELECT MASTER_GTID_WAIT({}, {:.3})", quoted(&target.to_string()), slice.as_secs_f64());
+        let wait =
+            format!("SELECT MASTER_GTID_WAIT({}, {:.3})", quoted(&target.to_string()), slice.as_secs_f64());
         let reached = session.query(&wait, slice + QUESTION).await?.single() == Some("0");
         let view = view(session, QUESTION).await?;
         let applied = view.applied();
@@ -134,7 +135,9 @@ pub async fn follow(
     settle(session, before, relay_index, deadline).await?;
     session.query(&change(upstream, was), left()).await?;
     let acknowledging = u8::from(acknowledging);
-    session.query_all(&format!("SET GLOBAL rpl_semi_sync_slave_enabled = {acknowledging}; START SLAVE"), left()).await?;
+    session
+        .query_all(&format!("SET GLOBAL rpl_semi_sync_slave_enabled = {acknowledging}; START SLAVE"), left())
+        .await?;
     Ok(())
 }
 
@@ -199,7 +202,8 @@ pub async fn acknowledge(session: &mut Session, yes: bool, within: Duration) -> 
         return Ok(());
     }
     revoke(session, within).await?;
-    let statements = format!("SET GLOBAL rpl_semi_sync_slave_enabled = {}; START SLAVE IO_THREAD", u8::from(yes));
+    let statements =
+        format!("SET GLOBAL rpl_semi_sync_slave_enabled = {}; START SLAVE IO_THREAD", u8::from(yes));
     session.query_all(&statements, within).await?;
     Ok(())
 }
@@ -232,23 +236,19 @@ pub async fn rescue(
         return Err(ActionError::WrongState("replicating"));
     }
     let Some(unapplied) = unapplied(relay_index, &before.applied()).await? else { return Ok(None) };
-    let threads = session.query("SELECT @@global.slave_parallel_threads", left()).await?;
-    let threads: u16 = threads.single().and_then(|threads| threads.parse().ok()).unwrap_or(0);
     let name = unapplied.file.file_name().unwrap_or_default().to_string_lossy();
     let statements = format!(
-        // To name a place in the relay log is the one way of setting replication up that keeps it. From such a place
-        // several appliers crash the server (10.11.14): they compare names of the primary's logs, and there is none.
-        "SET GLOBAL slave_parallel_threads = 0; CHANGE MASTER TO MASTER_USE_GTID = no, RELAY_LOG_FILE = {}, RELAY_LOG_POS = {}; START SLAVE SQL_THREAD",
+        // To name a place in the relay log is the one way of setting replication up that keeps it. A log of the primary's is
+        // named too, any: several appliers compare its name with the events', and without one the server crashes (10.11.14).
+        "CHANGE MASTER TO MASTER_USE_GTID = no, MASTER_LOG_FILE = 'binlog.000001', MASTER_LOG_POS = 4, \
+         RELAY_LOG_FILE = {}, RELAY_LOG_POS = {}; START SLAVE SQL_THREAD",
         quoted(&name),
         unapplied.start
     );
     session.query_all(&statements, left()).await?;
     drain(session, &unapplied.last.into(), left()).await?;
-    let after = format!(
-        "STOP SLAVE; CHANGE MASTER TO MASTER_USE_GTID = slave_pos; SET GLOBAL relay_log_purge = 1; \
-         SET GLOBAL slave_parallel_threads = {threads}"
-    );
-    session.query_all(&after, left()).await?;
+    let after = "STOP SLAVE; CHANGE MASTER TO MASTER_USE_GTID = slave_pos; SET GLOBAL relay_log_purge = 1";
+    session.query_all(after, left()).await?;
     Ok(Some(unapplied))
 }
 

@@ -121,15 +121,44 @@ impl Failure {
         type Kind = fn(String) -> Failure;
         // In the order of how much a line explains: others follow from it.
         let known: [(&[&str], Kind); 6] = [
-            (&["Cannot truncate the binary log", "unsafe statement", "binlog truncation that contains"], Self::CannotTruncate),
+            (
+                &["Cannot truncate the binary log", "unsafe statement", "binlog truncation that contains"],
+                Self::CannotTruncate,
+            ),
             (&["No space left on device", "errno: 28", "Errcode: 28", "Disk is full"], Self::DiskFull),
-            (&["Unable to lock ./ibdata1", "Can't lock aria control file", "Can't lock the pid file"], Self::DataHeld),
-            (&["Can't start server: Bind on", "Address already in use", "Do you already have another"], Self::AddressTaken),
-            (&["unknown variable", "unknown option", "Failed to setup SSL", "Failed to set up SSL", "ambiguous option"], Self::Settings),
-            (&["Database page corruption", "is corrupted", "Missing FILE_CHECKPOINT", "Corrupted", "InnoDB: Plugin initialization aborted"], Self::Damaged),
+            (
+                &["Unable to lock ./ibdata1", "Can't lock aria control file", "Can't lock the pid file"],
+                Self::DataHeld,
+            ),
+            (
+                &["Can't start server: Bind on", "Address already in use", "Do you already have another"],
+                Self::AddressTaken,
+            ),
+            (
+                &[
+                    "unknown variable",
+                    "unknown option",
+                    "Failed to setup SSL",
+                    "Failed to set up SSL",
+                    "ambiguous option",
+                ],
+                Self::Settings,
+            ),
+            (
+                &[
+                    "Database page corruption",
+                    "is corrupted",
+                    "Missing FILE_CHECKPOINT",
+                    "Corrupted",
+                    "InnoDB: Plugin initialization aborted",
+                ],
+                Self::Damaged,
+            ),
         ];
         for (marks, kind) in known {
-            let line = log.lines().find(|line| line.contains("[ERROR]") && marks.iter().any(|mark| line.contains(mark)));
+            let line = log
+                .lines()
+                .find(|line| line.contains("[ERROR]") && marks.iter().any(|mark| line.contains(mark)));
             if let Some(line) = line {
                 return kind(line.chars().take(1000).collect());
             }

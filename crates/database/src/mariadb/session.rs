@@ -163,7 +163,8 @@ impl Session {
         if !std::mem::replace(&mut self.usable, false) {
             return Err(SqlError::Lost(std::io::Error::other("an earlier statement did not finish")));
         }
-        let answer = timeout(within, self.exchange(statements)).await.unwrap_or(Err(SqlError::TimedOut(within)));
+        let answer =
+            timeout(within, self.exchange(statements)).await.unwrap_or(Err(SqlError::TimedOut(within)));
         self.usable = matches!(answer, Ok(_) | Err(SqlError::Refused { .. }));
         answer
     }

@@ -34,9 +34,10 @@ pub enum Role {
 #[serde(rename_all = "kebab-case")]
 pub enum Acknowledged {
     /// It is in the replica's page cache: it survives a killed process, not a power cut of primary and replica at once.
-    Received,
-    /// It is on the replica's disk as well (`sync_relay_log = 1`).
     #[default]
+    Received,
+    /// It is on the replica's disk as well (`sync_relay_log = 1`). The server syncs after every event, about five to a
+    /// transaction, and not for several transactions at once, so a busy primary has a fraction of its commits.
     OnDisk,
 }
 

@@ -158,7 +158,9 @@ fn of(answers: &[Rows]) -> Option<View> {
     let variable = |name| variables.value(0, name);
     let counter = |name: &str| {
         (0..status.len())
-            .find(|row| status.value(*row, "Variable_name").is_some_and(|found| found.eq_ignore_ascii_case(name)))
+            .find(|row| {
+                status.value(*row, "Variable_name").is_some_and(|found| found.eq_ignore_ascii_case(name))
+            })
             .and_then(|row| status.value(row, "Value"))
     };
     let receivers = (0..dumps.len())

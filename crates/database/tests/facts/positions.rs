@@ -39,7 +39,11 @@ async fn an_old_primary_goes_on_from_its_own_last_write_only_if_it_is_demoted() 
     old.caught_up(new).await;
     assert_eq!(old.ids().await, [1, 2]);
     let received = binlog::first_behind(&old.relay_index(), &"".parse().unwrap()).unwrap().unwrap();
-    assert_eq!(received.first.server, new.view().await.server_id, "it asked for nothing that it had written itself");
+    assert_eq!(
+        received.first.server,
+        new.view().await.server_id,
+        "it asked for nothing that it had written itself"
+    );
 }
 
 #[tokio::test]
@@ -68,7 +72,11 @@ async fn a_name_that_is_not_in_the_certificate_is_refused() {
     let [primary, replica] = &servers.members[..] else { unreachable!() };
     let port = primary.plan.listen.port();
     // The same server under another of this machine's addresses would not be listened on; so the other's certificate.
-    replica.run(&format!("STOP SLAVE; CHANGE MASTER TO MASTER_HOST = 'localhost', MASTER_PORT = {port}; START SLAVE")).await;
+    replica
+        .run(&format!(
+            "STOP SLAVE; CHANGE MASTER TO MASTER_HOST = 'localhost', MASTER_PORT = {port}; START SLAVE"
+        ))
+        .await;
     let view = replica.when("it fails", |view| view.stream.as_ref().unwrap().receiver.error != 0).await;
     assert!(!view.stream.unwrap().receiver.runs());
     tokio::time::sleep(Duration::ZERO).await;

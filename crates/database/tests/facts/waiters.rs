@@ -45,7 +45,10 @@ async fn a_time_that_is_up_commits_what_no_replica_has() {
     primary.query("SET GLOBAL rpl_semi_sync_master_timeout = 200").await;
     primary.insert(2).await;
     assert_eq!(primary.ids().await, [1, 2]);
-    assert_eq!(primary.value("SHOW STATUS LIKE 'Rpl_semi_sync_master_status'").await, "Rpl_semi_sync_master_status");
+    assert_eq!(
+        primary.value("SHOW STATUS LIKE 'Rpl_semi_sync_master_status'").await,
+        "Rpl_semi_sync_master_status"
+    );
     // And from then on nothing waits any more, without a word to anyone.
     primary.insert(3).await;
     assert_eq!(servers.members[1].ids().await, [1]);
@@ -81,7 +84,10 @@ async fn read_only_hangs_behind_a_waiter_and_fails_in_time_only_with_a_limit() {
     let waiter = primary.waiting_commit(insert(2)).await;
     let mut session = primary.session().await;
     let began = Instant::now();
-    let limited = session.query("SET STATEMENT max_statement_time = 0.5 FOR SET GLOBAL read_only = 1", Duration::from_secs(10));
+    let limited = session.query(
+        "SET STATEMENT max_statement_time = 0.5 FOR SET GLOBAL read_only = 1",
+        Duration::from_secs(10),
+    );
     let error = limited.await.unwrap_err();
     assert!(error.is(1969), "{error}");
     assert!(began.elapsed() >= Duration::from_millis(400));

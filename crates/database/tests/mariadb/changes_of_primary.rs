@@ -106,7 +106,10 @@ async fn a_primary_with_a_waiter_is_not_closed_nor_retired_nor_are_its_clients_e
     let closed = primary::close(&mut session, Duration::from_millis(300)).await;
     assert!(matches!(closed, Err(ActionError::Waiters { waiters: 1 })), "{closed:?}");
     assert!(began.elapsed() < Duration::from_secs(5));
-    assert!(matches!(primary::open(&mut session, Commits::DoNotWait, SOON).await, Err(ActionError::Waiters { .. })));
+    assert!(matches!(
+        primary::open(&mut session, Commits::DoNotWait, SOON).await,
+        Err(ActionError::Waiters { .. })
+    ));
     assert!(matches!(primary::retire(&mut session, SOON).await, Err(ActionError::WrongState(_))));
     assert!(matches!(primary::end_clients(&mut session, SOON).await, Err(ActionError::WrongState(_))));
     assert!(!waiter.task.is_finished());

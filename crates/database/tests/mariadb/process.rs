@@ -81,7 +81,8 @@ async fn a_session_whose_answer_did_not_come_is_not_used_again() {
     assert!(matches!(late, Err(SqlError::TimedOut(_))));
     assert!(matches!(session.query("SELECT 1", Duration::from_secs(5)).await, Err(SqlError::Lost(_))));
     let mut session = servers.members[0].session().await;
-    let several = session.query_all("SELECT 1; SELECT NULL, 'x'; DO 1", Duration::from_secs(5)).await.unwrap();
+    let several =
+        session.query_all("SELECT 1; SELECT NULL, 'x'; DO 1", Duration::from_secs(5)).await.unwrap();
     assert_eq!((several.len(), several[0].single(), several[1].single()), (3, Some("1"), None));
     let refused = session.query_all("SELECT 1; SELECT nothing", Duration::from_secs(5)).await;
     assert!(matches!(&refused, Err(SqlError::Refused { code: 1054, .. })), "{refused:?}");

@@ -94,7 +94,12 @@ async fn nobody_comes_in_without_tls_and_no_member_without_a_certificate() {
     assert!(!anonymous && words.contains("Access denied"), "{words}");
     let (known, words) = client(&[&user, &ca, &certificate, &key, "--ssl-verify-server-cert"]);
     assert!(known, "{words}");
-    assert_eq!(replica.value("SELECT COUNT(*) FROM mysql.user WHERE user LIKE 'mainstay-%' AND ssl_type <> 'X509'").await, "0");
+    assert_eq!(
+        replica
+            .value("SELECT COUNT(*) FROM mysql.user WHERE user LIKE 'mainstay-%' AND ssl_type <> 'X509'")
+            .await,
+        "0"
+    );
 }
 
 #[tokio::test]

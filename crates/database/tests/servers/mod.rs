@@ -4,7 +4,7 @@
 //! server: so all of them begin with one history, as clones do.
 
 // Each test binary uses its own share of this.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::print_stderr)]
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -48,7 +48,8 @@ impl Servers {
     }
 
     pub async fn stopped_in(count: u8, path: &Path) -> Self {
-        Self::stopped_with(count, tempfile::Builder::new().prefix("mainstay-test-").tempdir_in(path).unwrap()).await
+        Self::stopped_with(count, tempfile::Builder::new().prefix("mainstay-test-").tempdir_in(path).unwrap())
+            .await
     }
 
     async fn stopped_with(count: u8, folder: tempfile::TempDir) -> Self {
@@ -82,7 +83,9 @@ impl Servers {
         let mut session = self.members[0].session().await;
         if self.members.len() > 1 {
             let replicas = self.members.len() as u32 - 1;
-            self.members[0].when("all replicas acknowledge", |view| view.acknowledging_replicas == replicas).await;
+            self.members[0]
+                .when("all replicas acknowledge", |view| view.acknowledging_replicas == replicas)
+                .await;
             primary::open(&mut session, primary::Commits::Wait, SOON).await.unwrap();
         } else {
             primary::open(&mut session, primary::Commits::DoNotWait, SOON).await.unwrap();
@@ -202,7 +205,11 @@ impl Member {
     }
 
     pub async fn query(&self, statement: &str) -> Rows {
-        self.session().await.query(statement, SOON).await.unwrap_or_else(|error| panic!("{statement}: {error}"))
+        self.session()
+            .await
+            .query(statement, SOON)
+            .await
+            .unwrap_or_else(|error| panic!("{statement}: {error}"))
     }
 
     pub async fn run(&self, statements: &str) {
@@ -374,7 +381,8 @@ impl Authority {
 /// The data folder that all begin with, made once: accounts of five members, and a table to write into.
 async fn template() -> PathBuf {
     let version = Command::new("/usr/sbin/mariadbd").arg("--version").output().unwrap();
-    let digest = version.stdout.iter().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
+    let digest =
+        version.stdout.iter().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
     let template = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mariadb-template-1-{digest:016x}"));
     if template.is_dir() {
         return template;
@@ -387,7 +395,9 @@ async fn template() -> PathBuf {
     primary::open(&mut session, primary::Commits::DoNotWait, SOON).await.unwrap();
     let members: Vec<Ipv4Addr> = (11..16).map(|last| Ipv4Addr::new(127, 0, 0, last)).collect();
     accounts::provide(&mut session, &members, &["127.0.0.%".to_owned()], PASSWORD, SOON).await.unwrap();
-    member.run("CREATE DATABASE facts; CREATE TABLE facts.entries (id BIGINT PRIMARY KEY) ENGINE=InnoDB").await;
+    member
+        .run("CREATE DATABASE facts; CREATE TABLE facts.entries (id BIGINT PRIMARY KEY) ENGINE=InnoDB")
+        .await;
     member.stop().await;
     // Several tests may make it at once: the first to finish wins, and all are alike.
     let new = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

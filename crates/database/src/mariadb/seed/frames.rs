@@ -55,10 +55,13 @@ pub(super) async fn receive(source: &mut (impl AsyncRead + Unpin)) -> Result<Fra
         source.read_exact(&mut body).await?;
         Ok((kind, Some(body)))
     };
-    let (kind, body) = timeout(SILENCE, read).await.map_err(|_| SeedError::Silence)?.map_err(SeedError::Stream)?;
+    let (kind, body) =
+        timeout(SILENCE, read).await.map_err(|_| SeedError::Silence)?.map_err(SeedError::Stream)?;
     let body = body.ok_or(SeedError::Unreadable("a frame is too long"))?;
     let number = |body: &[u8]| {
-        body.try_into().map(u64::from_be_bytes).map_err(|_| SeedError::Unreadable("a number has the wrong size"))
+        body.try_into()
+            .map(u64::from_be_bytes)
+            .map_err(|_| SeedError::Unreadable("a number has the wrong size"))
     };
     Ok(match kind {
         b'B' => Frame::Begin(number(&body)?),

@@ -185,7 +185,9 @@ impl Seeding {
         remove(&self.copy())?;
         let record = self.record();
         match fs::remove_file(&record) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(file("remove", &record)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(file("remove", &record)(error));
+            }
             _ => {}
         }
         self.state = State::Idle;
@@ -265,7 +267,8 @@ async fn unpack(
     loop {
         match frames::receive(source).await? {
             Frame::Data(data) => {
-                let written = timeout(SILENCE, input.write_all(&data)).await.map_err(|_| SeedError::Silence)?;
+                let written =
+                    timeout(SILENCE, input.write_all(&data)).await.map_err(|_| SeedError::Silence)?;
                 if written.is_err() {
                     // It ended early; its own words say why.
                     break;
@@ -357,8 +360,11 @@ mod tests {
     /// A folder with data, a copy and a record, as an interruption may leave them.
     fn left(record: &Record, data: Option<&str>, copy: Option<&str>) -> (tempfile::TempDir, Place) {
         let folder = tempfile::Builder::new().prefix("mainstay-test-").tempdir().unwrap();
-        let place =
-            Place { data: folder.path().join("data"), run: folder.path().join("run"), user: "root".to_owned() };
+        let place = Place {
+            data: folder.path().join("data"),
+            run: folder.path().join("run"),
+            user: "root".to_owned(),
+        };
         let make = |path: PathBuf, what: &str| {
             fs::create_dir(&path).unwrap();
             fs::write(path.join("what"), what).unwrap();
@@ -396,9 +402,11 @@ mod tests {
         let position: Position = "0-1-5".parse().unwrap();
         let swapping = || Record::Swapping { position: position.clone() };
         // Before the first rename, between the two, and after both.
-        for (data, copy, previous) in
-            [(Some("old"), Some("new"), None), (None, Some("new"), Some("old")), (Some("new"), None, Some("old"))]
-        {
+        for (data, copy, previous) in [
+            (Some("old"), Some("new"), None),
+            (None, Some("new"), Some("old")),
+            (Some("new"), None, Some("old")),
+        ] {
             let (_folder, place) = left(&swapping(), data, copy);
             if let Some(what) = previous {
                 let previous = place.data.with_extension("previous");
