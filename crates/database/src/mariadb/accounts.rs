@@ -50,7 +50,13 @@ pub fn statements(members: &[Ipv4Addr], from: &[String], password: &str) -> Vec<
     statements
 }
 
-/// Makes or mends the accounts on the open primary.
+/// The row that [`super::primary::push`] writes.
+const HEARTBEAT: [&str; 2] = [
+    "CREATE DATABASE IF NOT EXISTS mainstay",
+    "CREATE TABLE IF NOT EXISTS mainstay.heartbeat (id TINYINT PRIMARY KEY, at TIMESTAMP(6) NOT NULL) ENGINE=InnoDB",
+];
+
+/// Makes or mends the accounts on the open primary, and the one table that members need.
 ///
 /// # Errors
 /// [`ActionError::Sql`].
@@ -62,8 +68,9 @@ pub async fn provide(
     within: Duration,
 ) -> Result<(), ActionError> {
     let deadline = tokio::time::Instant::now() + within;
-    for statement in statements(members, from, password) {
-        session.query(&statement, deadline.saturating_duration_since(tokio::time::Instant::now())).await?;
+    let statements = statements(members, from, password);
+    for statement in HEARTBEAT.into_iter().chain(statements.iter().map(String::as_str)) {
+        session.query(statement, deadline.saturating_duration_since(tokio::time::Instant::now())).await?;
     }
     Ok(())
 }

@@ -86,6 +86,19 @@ pub async fn close(session: &mut Session, within: Duration) -> Result<Position, 
     }
 }
 
+/// Writes a row of Mainstay's own, and waits until it is acknowledged.
+///
+/// A stream that breaks takes acknowledgements with it that were under way. The replica comes back with the transaction and
+/// is not asked about it again, so whoever waits for it waits until a later one is acknowledged: on a primary with waiters and
+/// attached replicas where nobody else writes, this is that one. It is a write like any other, and so waits itself.
+///
+/// # Errors
+/// [`ActionError::Sql`]; if it is silence, the write may still come through.
+pub async fn push(session: &mut Session, within: Duration) -> Result<(), ActionError> {
+    session.query("REPLACE INTO mainstay.heartbeat VALUES (1, UTC_TIMESTAMP(6))", within).await?;
+    Ok(())
+}
+
 /// Ends a closed primary's waiting for acknowledgements, so that it can follow another.
 ///
 /// # Errors

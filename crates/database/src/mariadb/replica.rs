@@ -156,9 +156,11 @@ pub(super) async fn settle(
     if !applied.has(&received) {
         drain(session, &received, left()).await?;
     }
-    // With an applier that runs, the server itself knows what it received. Else only the files do.
-    let runs = before.stream.is_some_and(|stream| stream.applier.runs());
-    if !runs && let Some(unapplied) = unapplied(relay_index, &applied).await? {
+    // The server itself knows what it received where it received it and its applier ran ever since. Else only the files do.
+    let knows = before
+        .stream
+        .is_some_and(|stream| stream.applier.runs() && stream.by_gtid && !stream.received.is_empty());
+    if !knows && let Some(unapplied) = unapplied(relay_index, &applied).await? {
         return Err(ActionError::NotApplied { received: unapplied.last.into(), applied });
     }
     session.query("STOP SLAVE", left()).await?;
@@ -232,24 +234,36 @@ pub async fn rescue(
     let left = || deadline.saturating_duration_since(Instant::now());
     let before = view(session, left().min(QUESTION)).await?;
     let Some(stream) = &before.stream else { return Ok(None) };
-    if stream.receiver.runs() || stream.applier.runs() {
+    // An applier that runs without GTIDs is that of a rescue that was given up.
+    let resumed = stream.applier.runs() && !stream.by_gtid;
+    if stream.receiver.runs() || (stream.applier.runs() && !resumed) {
         return Err(ActionError::WrongState("replicating"));
     }
-    let Some(unapplied) = unapplied(relay_index, &before.applied()).await? else { return Ok(None) };
+    let found = unapplied(relay_index, &before.applied()).await?;
+    if let Some(unapplied) = &found {
+        if !resumed {
+            session.query_all(&apply_from(unapplied), left()).await?;
+        }
+        drain(session, &unapplied.last.into(), left()).await?;
+    }
+    if found.is_some() || !stream.by_gtid {
+        let after =
+            "STOP SLAVE; CHANGE MASTER TO MASTER_USE_GTID = slave_pos; SET GLOBAL relay_log_purge = 1";
+        session.query_all(after, left()).await?;
+    }
+    Ok(found)
+}
+
+/// To name a place in the relay log is the one way of setting replication up that keeps it. A log of the primary's is named
+/// too, any: several appliers compare its name with the events', and without one the server crashes (10.11.14).
+fn apply_from(unapplied: &Unapplied) -> String {
     let name = unapplied.file.file_name().unwrap_or_default().to_string_lossy();
-    let statements = format!(
-        // To name a place in the relay log is the one way of setting replication up that keeps it. A log of the primary's is
-        // named too, any: several appliers compare its name with the events', and without one the server crashes (10.11.14).
+    format!(
         "CHANGE MASTER TO MASTER_USE_GTID = no, MASTER_LOG_FILE = 'binlog.000001', MASTER_LOG_POS = 4, \
          RELAY_LOG_FILE = {}, RELAY_LOG_POS = {}; START SLAVE SQL_THREAD",
         quoted(&name),
         unapplied.start
-    );
-    session.query_all(&statements, left()).await?;
-    drain(session, &unapplied.last.into(), left()).await?;
-    let after = "STOP SLAVE; CHANGE MASTER TO MASTER_USE_GTID = slave_pos; SET GLOBAL relay_log_purge = 1";
-    session.query_all(after, left()).await?;
-    Ok(Some(unapplied))
+    )
 }
 
 /// Sets the place that a new member's data are at, before it follows for the first time.

@@ -2,11 +2,16 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use mainstay_process::procfs::Identity;
+use mainstay_process::watch;
+use rustix::process::{Signal, pidfd_send_signal};
 use thiserror::Error;
+use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
@@ -42,11 +47,13 @@ pub struct Start {
     pub become_user: Option<String>,
 }
 
-/// A running server. Dropping this does not stop it: it outlives its keeper, and the next one adopts it by its number.
+/// A running server. Dropping this does not stop it: it outlives its keeper, and the next one adopts it.
 #[derive(Debug)]
 pub struct Server {
-    child: Child,
-    pid: u32,
+    identity: Identity,
+    handle: AsyncFd<OwnedFd>,
+    /// Where it is ours to reap.
+    child: Option<Child>,
 }
 
 /// Why a server did not come up.
@@ -187,7 +194,7 @@ impl Start {
         if let Some(user) = &self.become_user {
             command.arg(format!("--user={user}"));
         }
-        let child = command
+        command
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LANG", "C.UTF-8")
@@ -195,14 +202,11 @@ impl Start {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             // A signal to its keeper's terminal or group is not for it.
-            .process_group(0)
-            .spawn()
-            .map_err(spawn)?;
-        let pid = child.id().ok_or_else(|| spawn(io::Error::other("it was gone at once")))?;
-        let mut server = Server { child, pid };
+            .process_group(0);
+        let mut server = Server::begin(command.spawn().map_err(spawn)?).await.map_err(spawn)?;
         let deadline = Instant::now() + within;
         loop {
-            if let Some(status) = server.child.try_wait().map_err(spawn)? {
+            if let Some(status) = server.ended_already().map_err(spawn)? {
                 let failure = Failure::of(&end_of(&self.error_log, log_start).map_err(spawn)?);
                 return Err(StartError::Ended { status, failure });
             }
@@ -233,44 +237,83 @@ impl Start {
 }
 
 impl Server {
-    /// Its process number.
-    pub fn pid(&self) -> u32 {
-        self.pid
+    /// A process that was just started. One that cannot be watched is killed: nothing runs unwatched.
+    async fn begin(mut child: Child) -> io::Result<Self> {
+        let begin = |child: &Child| {
+            let pid = child.id().ok_or_else(|| io::Error::other("it was gone at once"))?;
+            // It is not reaped yet, so its number is its own even if it has ended.
+            let identity = Identity::of(pid.cast_signed())?;
+            let pid = rustix::process::Pid::from_raw(identity.pid).ok_or(io::ErrorKind::InvalidInput)?;
+            let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+            Ok((identity, watch(handle)?))
+        };
+        match begin(&child) {
+            Ok((identity, handle)) => Ok(Self { identity, handle, child: Some(child) }),
+            Err(error) => {
+                // If killing fails too, it has ended by itself.
+                let _ = child.kill().await;
+                Err(error)
+            }
+        }
     }
 
-    /// Waits until it ended.
+    /// A server that an earlier keeper started; none if it has ended.
     ///
     /// # Errors
     /// As the system says.
-    pub async fn ended(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait().await
+    pub fn adopt(identity: Identity) -> io::Result<Option<Self>> {
+        let Some(handle) = identity.open()? else { return Ok(None) };
+        Ok(Some(Self { identity, handle: watch(handle)?, child: None }))
+    }
+
+    /// What the next keeper needs to adopt it.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn ended_already(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.as_mut().map_or(Ok(None), Child::try_wait)
+    }
+
+    /// Waits until it ended. How is only known of one that was started here.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub async fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        match &mut self.child {
+            Some(child) => child.wait().await.map(Some),
+            None => self.handle.readable().await.map(|_| None),
+        }
     }
 
     /// Kills it: the one way to close a primary with transactions that wait for an acknowledgement without
-    /// committing them. It returns when the process is gone.
+    /// committing them. It returns when the process is gone, frozen or not before.
     ///
     /// # Errors
     /// As the system says.
-    pub async fn kill(&mut self) -> io::Result<ExitStatus> {
-        // A frozen process dies of this too.
-        self.child.start_kill()?;
-        self.child.wait().await
+    pub async fn kill(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.signal(Signal::KILL)?;
+        self.ended().await
     }
 
-    /// Stops it in an orderly way. Only for one that has no waiters: a shutdown commits what waits.
+    /// Stops it in an orderly way, and kills it if that lasts longer than `grace`. Only for one that has no waiters: a
+    /// shutdown commits what waits.
     ///
     /// # Errors
     /// As the system says.
-    pub async fn stop(&mut self, grace: Duration) -> io::Result<ExitStatus> {
-        if let Some(pid) = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw)
-            && self.child.try_wait()?.is_none()
-        {
-            // Its number is its own until it was waited for, which only this value does.
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        }
-        match tokio::time::timeout(grace, self.child.wait()).await {
+    pub async fn stop(&mut self, grace: Duration) -> io::Result<Option<ExitStatus>> {
+        self.signal(Signal::TERM)?;
+        match tokio::time::timeout(grace, self.ended()).await {
             Ok(status) => status,
             Err(_) => self.kill().await,
+        }
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(self.handle.get_ref(), signal) {
+            // It has ended already.
+            Err(rustix::io::Errno::SRCH) => Ok(()),
+            other => Ok(other?),
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct Stream {
     /// The last whole transaction in the relay log, as far as this process of the server knows: after a start, before the
     /// stream runs, it does not look into the files that are there ([`super::binlog::first_behind`] does).
     pub received: Position,
+    /// Whether places are GTIDs, as always but in the middle of a rescue ([`super::replica::rescue`]).
+    pub by_gtid: bool,
     /// The thread that receives.
     pub receiver: Thread,
     /// The thread that applies.
@@ -207,6 +209,7 @@ fn stream(slave: &Rows) -> Option<Stream> {
         host: value("Master_Host")?.to_owned(),
         port: value("Master_Port")?.parse().ok()?,
         received: value("Gtid_IO_Pos")?.parse().ok()?,
+        by_gtid: value("Using_Gtid")? != "No",
         receiver: thread("Slave_IO_Running", "Last_IO_Errno", "Last_IO_Error")?,
         applier: thread("Slave_SQL_Running", "Last_SQL_Errno", "Last_SQL_Error")?,
         behind_secs: value("Seconds_Behind_Master").and_then(|seconds| seconds.parse().ok()),

@@ -170,3 +170,22 @@ async fn the_count_of_waiters_is_that_of_the_first_group_alone() {
     assert_eq!(primary.view().await.waiters, 1, "one counts, the other waits for it");
     assert!(!one.task.is_finished() && !two.task.is_finished());
 }
+
+#[tokio::test]
+async fn a_waiter_whose_acknowledgement_was_lost_with_the_stream_waits_until_somebody_else_writes() {
+    let servers = Servers::running(2).await;
+    let [primary, replica] = &servers.members[..] else { unreachable!() };
+    replica.freeze();
+    let waiter = primary.waiting_commit(insert(1)).await;
+    let stream = primary.view().await.receivers[0].connection_id;
+    primary.query(&format!("KILL {stream}")).await;
+    primary.when("the stream is gone", |view| view.receivers.is_empty()).await;
+    replica.thaw();
+    primary.when("it is back", |view| view.acknowledging_replicas == 1 && !view.receivers.is_empty()).await;
+    let position = primary.position().await;
+    replica.when("it has the write", |view| view.received() == position).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(!waiter.task.is_finished(), "the replica has it, and nobody says so");
+    primary.insert(2).await;
+    waiter.task.await.unwrap().unwrap();
+}

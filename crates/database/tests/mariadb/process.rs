@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mainstay_database::mariadb::server::{Failure, StartError};
+use mainstay_database::mariadb::server::{Failure, Server, StartError};
 use mainstay_database::mariadb::{ActionError, Role, SqlError, view};
 
 use crate::servers::Servers;
@@ -87,4 +87,24 @@ async fn a_session_whose_answer_did_not_come_is_not_used_again() {
     let refused = session.query_all("SELECT 1; SELECT nothing", Duration::from_secs(5)).await;
     assert!(matches!(&refused, Err(SqlError::Refused { code: 1054, .. })), "{refused:?}");
     assert_eq!(session.query("SELECT 2", Duration::from_secs(5)).await.unwrap().single(), Some("2"));
+}
+
+#[tokio::test]
+async fn the_next_keeper_adopts_a_server_and_can_watch_and_kill_it() {
+    let mut servers = Servers::stopped(1).await;
+    servers.members[0].start(Role::Replica).await;
+    let first = servers.members[0].server.take().unwrap();
+    let identity = first.identity();
+    let mut adopted = Server::adopt(identity).unwrap().unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(50), adopted.ended()).await.is_err());
+    servers.members[0].view().await;
+    // Frozen is no way to survive it. The first keeper reaps, as whoever inherits its children does.
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(identity.pid).unwrap(),
+        rustix::process::Signal::STOP,
+    )
+    .unwrap();
+    adopted.kill().await.unwrap();
+    drop(first);
+    assert!(Server::adopt(identity).unwrap().is_none());
 }

@@ -60,12 +60,31 @@ async fn a_rescue_that_is_killed_is_done_again() {
         let within = std::time::Duration::from_millis(600);
         let rescued = replica::rescue(&mut session, &index, within).await;
         assert!(matches!(rescued, Err(ActionError::NotReached { .. })), "{rescued:?}");
+        // Its applier still runs, and nothing may be set up anew behind its back.
+        let promoted = primary::promote(&mut session, &index, SOON).await;
+        assert!(matches!(promoted, Err(ActionError::NotApplied { .. })), "{promoted:?}");
     }
     servers.members[1].kill().await;
     servers.members[1].start(Role::Replica).await;
     let member = &servers.members[1];
     replica::rescue(&mut member.session().await, &index, SOON).await.unwrap();
     assert_eq!(member.ids().await, [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_rescue_that_was_given_up_is_gone_on_with() {
+    let servers = crashed().await;
+    let member = &servers.members[1];
+    let index = member.relay_index();
+    let mut holder = member.session().await;
+    holder.query_all("BEGIN; SELECT * FROM facts.entries WHERE id >= 3 FOR UPDATE", SOON).await.unwrap();
+    let within = std::time::Duration::from_millis(300);
+    assert!(replica::rescue(&mut member.session().await, &index, within).await.is_err());
+    drop(holder);
+    replica::rescue(&mut member.session().await, &index, SOON).await.unwrap();
+    assert_eq!(member.ids().await, [1, 2, 3, 4]);
+    let stream = member.view().await.stream.unwrap();
+    assert!(stream.by_gtid && !stream.applier.runs());
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::process::Command;
 use mainstay_database::mariadb::settings::server_id;
 use mainstay_database::mariadb::{Position, accounts, primary, replica};
 
-use crate::servers::{Member, PASSWORD, SOON, Servers};
+use crate::servers::{Member, PASSWORD, SOON, Servers, insert};
 
 #[tokio::test]
 async fn one_replicas_stream_is_ended_and_no_others_and_it_comes_back_by_itself() {
@@ -26,6 +26,24 @@ async fn one_replicas_stream_is_ended_and_no_others_and_it_comes_back_by_itself(
         .await;
     assert!(view.receivers.iter().any(|receiver| receiver.connection_id == second));
     assert!(!primary::end_stream(&mut session, 7, SOON).await.unwrap());
+    // Nor does it commit what waits for an acknowledgement: a stream's thread is no client's.
+    one.freeze();
+    two.freeze();
+    let waiter = primary.waiting_commit(insert(1)).await;
+    for member in [one, two] {
+        assert!(primary::end_stream(&mut session, server_id(member.address), SOON).await.unwrap());
+    }
+    primary.when("nobody receives", |view| view.receivers.is_empty()).await;
+    assert!(!waiter.task.is_finished());
+    assert_eq!(primary.ids().await, [0_u64; 0]);
+    one.thaw();
+    two.thaw();
+    // It may need a push: an acknowledgement that was under way is lost with its stream.
+    primary.when("one acknowledges", |view| view.acknowledging_replicas > 0).await;
+    primary::push(&mut session, SOON).await.unwrap();
+    waiter.task.await.unwrap().unwrap();
+    // What is asked of one that replicates from nobody is no error.
+    replica::revoke(&mut session, SOON).await.unwrap();
 }
 
 #[tokio::test]

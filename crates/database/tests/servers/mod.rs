@@ -111,7 +111,9 @@ impl Drop for Servers {
         for member in &self.members {
             let Some(server) = &member.server else { continue };
             let deadline = Instant::now() + SOON;
-            while Path::new(&format!("/proc/{}/fd/0", server.pid())).exists() && Instant::now() < deadline {
+            while Path::new(&format!("/proc/{}/fd/0", server.identity().pid)).exists()
+                && Instant::now() < deadline
+            {
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
@@ -188,7 +190,11 @@ impl Member {
 
     pub fn signal(&self, name: &str) {
         if let Some(server) = &self.server {
-            Command::new("kill").arg(format!("-{name}")).arg(server.pid().to_string()).status().unwrap();
+            Command::new("kill")
+                .arg(format!("-{name}"))
+                .arg(server.identity().pid.to_string())
+                .status()
+                .unwrap();
         }
     }
 
@@ -383,7 +389,7 @@ async fn template() -> PathBuf {
     let version = Command::new("/usr/sbin/mariadbd").arg("--version").output().unwrap();
     let digest =
         version.stdout.iter().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
-    let template = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mariadb-template-1-{digest:016x}"));
+    let template = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mariadb-template-2-{digest:016x}"));
     if template.is_dir() {
         return template;
     }
