@@ -20,6 +20,8 @@ use crate::client::quoted;
 
 /// How long one wait for the applier lasts before it is looked at again.
 const SLICE: Duration = Duration::from_millis(100);
+/// How often a primary that has nothing to send says so, in seconds: the stream's pulse at rest.
+const HEARTBEAT_SECS: f32 = 0.25;
 /// For the small questions between.
 const QUESTION: Duration = Duration::from_secs(2);
 
@@ -62,7 +64,8 @@ pub struct Revoked {
 /// thread is not touched. Acknowledging stays off until [`follow`] or [`acknowledge`] turns it on.
 ///
 /// It lasts a few milliseconds, or about `rpl_semi_sync_slave_kill_conn_timeout` (1 s) where the primary is frozen or
-/// cannot be reached: the thread connects to it once more to end the stream there, before it is counted as stopped.
+/// cannot be reached: the thread connects to it once more to end the stream there, before it is counted as stopped. A thread
+/// that was started while the primary was away already is stopped at once: see [`renew`].
 ///
 /// # Errors
 /// [`ActionError`]. If it is silence, whether the thread is stopped is not known: ask again until it is.
@@ -178,7 +181,7 @@ fn change(upstream: &Upstream<'_>, was: Was) -> String {
         "CHANGE MASTER TO MASTER_HOST = {host}, MASTER_PORT = {port}, MASTER_USER = {user}, MASTER_PASSWORD = {password}, \
          MASTER_USE_GTID = slave_pos, MASTER_SSL = 1, MASTER_SSL_CA = {ca}, MASTER_SSL_CERT = {certificate}, \
          MASTER_SSL_KEY = {key}, MASTER_SSL_VERIFY_SERVER_CERT = {verify}, MASTER_CONNECT_RETRY = 1, \
-         MASTER_HEARTBEAT_PERIOD = 1{demote}",
+         MASTER_HEARTBEAT_PERIOD = {HEARTBEAT_SECS}{demote}",
         host = quoted(&upstream.host.to_string()),
         port = upstream.port,
         user = quoted(upstream.user),
@@ -207,6 +210,22 @@ pub async fn acknowledge(session: &mut Session, yes: bool, within: Duration) -> 
     let statements =
         format!("SET GLOBAL rpl_semi_sync_slave_enabled = {}; START SLAVE IO_THREAD", u8::from(yes));
     session.query_all(&statements, within).await?;
+    Ok(())
+}
+
+/// Replaces a stream that gives no sign of life ([`Stream::pulse`]) by a new one. If the primary is well, that costs a moment;
+/// if it is gone, the second that [`revoke`] would take has passed before it is called, since what tries to connect is
+/// stopped at once.
+///
+/// # Errors
+/// As [`acknowledge`].
+pub async fn renew(session: &mut Session, within: Duration) -> Result<(), ActionError> {
+    let before = view(session, within).await?;
+    let Some(stream) = before.stream else { return Err(ActionError::WrongState("no replica")) };
+    if !stream.applier.runs() {
+        return Err(stopped(&stream));
+    }
+    session.query_all("STOP SLAVE IO_THREAD; START SLAVE IO_THREAD", within).await?;
     Ok(())
 }
 

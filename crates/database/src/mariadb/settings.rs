@@ -15,7 +15,8 @@ use crate::{Place, configuration};
 
 /// How long a replica that stops receiving tries to reach its primary to end its stream there, in seconds.
 const KILL_CONNECTION_TIMEOUT_SECS: u32 = 1;
-/// A primary that sends nothing for so long, heartbeats neither, is connected to anew, in seconds.
+/// A primary that sends nothing for so long, heartbeats neither, is connected to anew, in seconds. Its keeper
+/// notices sooner, by the stream's pulse; this is for a replica whose keeper is gone.
 const SILENCE_SECS: u32 = 4;
 
 /// What a server is started as: what recovery does to transactions that were in the binary log and not acknowledged.

@@ -53,6 +53,9 @@ pub struct Stream {
     /// The last whole transaction in the relay log, as far as this process of the server knows: after a start, before the
     /// stream runs, it does not look into the files that are there ([`super::binlog::first_behind`] does).
     pub received: Position,
+    /// Changes whenever anything comes from the primary, be it a heartbeat. One that stays the same for much longer than a
+    /// heartbeat's period is that of a primary which is gone or frozen.
+    pub pulse: u64,
     /// Whether places are GTIDs, as always but in the middle of a rescue ([`super::replica::rescue`]).
     pub by_gtid: bool,
     /// The thread that receives.
@@ -129,7 +132,7 @@ const QUESTION: &str = "SELECT @@version AS version, @@server_id AS server_id, @
     @@global.rpl_semi_sync_master_enabled AS waits, @@global.rpl_semi_sync_slave_enabled AS may_acknowledge, \
     @@global.gtid_binlog_pos AS binlog_pos, @@global.gtid_slave_pos AS slave_pos, @@global.gtid_binlog_state AS binlog_state;\
     SHOW GLOBAL STATUS WHERE Variable_name IN ('Rpl_semi_sync_master_clients', 'Rpl_semi_sync_master_wait_sessions', \
-    'Rpl_semi_sync_slave_status', 'Uptime');\
+    'Rpl_semi_sync_slave_status', 'Slave_received_heartbeats', 'Uptime');\
     SHOW SLAVE STATUS;\
     SELECT ID, USER, HOST FROM information_schema.PROCESSLIST WHERE COMMAND = 'Binlog Dump'";
 
@@ -187,12 +190,16 @@ fn of(answers: &[Rows]) -> Option<View> {
         binlog_pos: variable("binlog_pos")?.parse().ok()?,
         slave_pos: variable("slave_pos")?.parse().ok()?,
         binlog_state: variable("binlog_state")?.parse().ok()?,
-        stream: if slave.is_empty() { None } else { Some(stream(slave)?) },
+        stream: if slave.is_empty() {
+            None
+        } else {
+            Some(stream(slave, counter("Slave_received_heartbeats")?.parse().ok()?)?)
+        },
         receivers,
     })
 }
 
-fn stream(slave: &Rows) -> Option<Stream> {
+fn stream(slave: &Rows, heartbeats: u64) -> Option<Stream> {
     let value = |name| slave.value(0, name);
     let thread = |running: &'static str, number: &'static str, words: &'static str| {
         Some(Thread {
@@ -209,6 +216,7 @@ fn stream(slave: &Rows) -> Option<Stream> {
         host: value("Master_Host")?.to_owned(),
         port: value("Master_Port")?.parse().ok()?,
         received: value("Gtid_IO_Pos")?.parse().ok()?,
+        pulse: heartbeats.wrapping_add(value("Read_Master_Log_Pos")?.parse().ok()?),
         by_gtid: value("Using_Gtid")? != "No",
         receiver: thread("Slave_IO_Running", "Last_IO_Errno", "Last_IO_Error")?,
         applier: thread("Slave_SQL_Running", "Last_SQL_Errno", "Last_SQL_Error")?,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mainstay_database::mariadb::{Acknowledged, replica};
+use mainstay_database::mariadb::{Acknowledged, Role, replica, view};
 
 use crate::servers::{SOON, Servers, insert};
 
@@ -87,5 +87,71 @@ async fn measures_how_long_a_relay_log_takes_to_drain() {
             replica::drain(&mut session, &target, Duration::from_mins(2)).await.unwrap();
             eprintln!("{rows} transactions of one row, {threads} appliers: drained in {:?}", began.elapsed());
         }
+    }
+}
+
+/// In a network of its own alone: `unshare -n sh -c 'ip link set lo up; MAINSTAY_OWN_NETWORK=1 THIS-TEST measures_stopping --ignored --nocapture'`.
+#[tokio::test]
+#[ignore = "measures, and decides nothing"]
+async fn measures_stopping_the_receiver_of_a_primary_that_cannot_be_reached() {
+    if std::env::var_os("MAINSTAY_OWN_NETWORK").is_none() {
+        return;
+    }
+    let servers = Servers::running(2).await;
+    let [primary, member] = &servers.members[..] else { unreachable!() };
+    let rules = format!(
+        "table ip away {{\nchain incoming {{\ntype filter hook input priority 0;\nip daddr {address} drop\n\
+         ip saddr {address} drop\n}}\n}}\n",
+        address = primary.address
+    );
+    assert!(std::process::Command::new("nft").arg(&rules).status().unwrap().success());
+    let mut session = member.session().await;
+    let began = Instant::now();
+    let revoked = replica::revoke(&mut session, SOON).await.unwrap();
+    eprintln!("revoked at {} after {:?}", revoked.received, began.elapsed());
+    // And once it has noticed by itself, be it that it cannot be reached or that it is frozen.
+    for frozen in [false, true] {
+        assert!(std::process::Command::new("nft").args(["flush", "ruleset"]).status().unwrap().success());
+        member.follow(primary, replica::Was::Replica, true).await;
+        member.when("it receives", |view| view.stream.as_ref().unwrap().receiver.runs()).await;
+        let began = Instant::now();
+        if frozen {
+            primary.freeze();
+        } else {
+            assert!(std::process::Command::new("nft").arg(&rules).status().unwrap().success());
+        }
+        member.when("it notices", |view| !view.stream.as_ref().unwrap().receiver.runs()).await;
+        let noticed = began.elapsed();
+        let began = Instant::now();
+        replica::renew(&mut session, SOON).await.unwrap();
+        let renewed = began.elapsed();
+        let began = Instant::now();
+        replica::revoke(&mut session, SOON).await.unwrap();
+        eprintln!(
+            "frozen: {frozen}, noticed after {noticed:?}, renewed in {renewed:?}, then revoked in {:?}",
+            began.elapsed()
+        );
+        primary.thaw();
+    }
+}
+
+#[tokio::test]
+#[ignore = "measures, and decides nothing"]
+async fn measures_how_long_a_look_and_a_start_take() {
+    let mut servers = Servers::running(3).await;
+    for member in &servers.members[..2] {
+        let mut session = member.session().await;
+        let began = Instant::now();
+        for _ in 0..500 {
+            view::view(&mut session, SOON).await.unwrap();
+        }
+        eprintln!("a look at an open session: {:?}", began.elapsed() / 500);
+    }
+    for _ in 0..3 {
+        let began = Instant::now();
+        servers.members[1].kill().await;
+        let killed = began.elapsed();
+        servers.members[1].start(Role::Replica).await;
+        eprintln!("killed after {killed:?}, answers again after {:?}", began.elapsed());
     }
 }

@@ -1,6 +1,7 @@
 //! Streams, accounts, events and logs of a cluster in its ordinary days.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use mainstay_database::mariadb::settings::server_id;
 use mainstay_database::mariadb::{Position, accounts, primary, replica};
@@ -143,4 +144,29 @@ async fn events_run_where_writes_go_and_keep_their_owner() {
         member.caught_up(new).await;
         assert_eq!(member.value(status).await, "SLAVESIDE_DISABLED owner@localhost");
     }
+}
+
+#[tokio::test]
+async fn a_frozen_primarys_stream_has_no_pulse_and_once_it_is_renewed_it_is_revoked_at_once() {
+    let servers = Servers::running(2).await;
+    let [primary, replica] = &servers.members[..] else { unreachable!() };
+    let pulse = || async { replica.view().await.stream.unwrap().pulse };
+    let first = pulse().await;
+    replica.when("a heartbeat comes", |view| view.stream.as_ref().unwrap().pulse != first).await;
+    primary.freeze();
+    // What was under way may still arrive.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let last = pulse().await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(pulse().await, last);
+    let mut session = replica.session().await;
+    replica::renew(&mut session, SOON).await.unwrap();
+    let began = Instant::now();
+    replica::revoke(&mut session, SOON).await.unwrap();
+    assert!(began.elapsed() < Duration::from_millis(800), "{:?}", began.elapsed());
+    primary.thaw();
+    replica::acknowledge(&mut session, true, SOON).await.unwrap();
+    primary.when("it acknowledges again", |view| view.acknowledging_replicas == 1).await;
+    primary.insert(1).await;
+    replica.caught_up(primary).await;
 }
