@@ -59,6 +59,14 @@ pub enum SeedError {
         /// Its last words.
         words: String,
     },
+    /// The copy would fill the disk.
+    #[error("the copy needs about {needed} bytes, and {free} are free")]
+    NoSpace {
+        /// What the donor said, and a tenth more.
+        needed: u64,
+        /// What is there.
+        free: u64,
+    },
     /// The copy has no place in the history.
     #[error("the copy does not say which place in the history it is at: {0}")]
     NoPosition(String),

@@ -126,6 +126,11 @@ impl View {
             None => applied,
         }
     }
+
+    /// A replica's own last write, if it has one that no primary sent: somebody wrote here by hand.
+    pub fn errant(&self) -> Option<&Position> {
+        (self.stream.is_some() && !self.received().has(&self.binlog_pos)).then_some(&self.binlog_pos)
+    }
 }
 
 const QUESTION: &str = "SELECT @@version AS version, @@server_id AS server_id, @@global.read_only AS read_only, \

@@ -51,7 +51,10 @@ async fn a_write_of_its_own_stops_a_replica_in_strict_mode() {
     let servers = Servers::running(2).await;
     let [primary, replica] = &servers.members[..] else { unreachable!() };
     replica.run("SET GLOBAL read_only = 0").await;
+    assert_eq!(replica.view().await.errant(), None);
     replica.insert(7).await;
+    let view = replica.view().await;
+    assert_eq!(view.errant(), Some(&view.binlog_pos));
     primary.insert(1).await;
     replica.when("it stops", |view| view.stream.as_ref().unwrap().applier.error == 1950).await;
     assert_eq!(slave_status(replica, "Slave_SQL_Running").await, "No");

@@ -28,7 +28,7 @@ async fn a_server_that_cannot_start_says_why_in_a_type() {
     let data = servers.members[0].place.data.clone();
     let own = std::mem::replace(&mut servers.members[1].place.data, data);
     servers.members[1].write_settings();
-    match servers.members[1].start.start(Role::Replica, Duration::from_secs(2)).await {
+    match servers.members[1].start.start(Role::Replica, Duration::from_secs(4)).await {
         // It waits for half a minute.
         Err(StartError::NotYet { so_far: Failure::DataHeld(_), mut server, .. }) => {
             server.kill().await.unwrap();

@@ -154,16 +154,27 @@ async fn a_frozen_primarys_stream_has_no_pulse_and_once_it_is_renewed_it_is_revo
     let first = pulse().await;
     replica.when("a heartbeat comes", |view| view.stream.as_ref().unwrap().pulse != first).await;
     primary.freeze();
-    // What was under way may still arrive.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let last = pulse().await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    assert_eq!(pulse().await, last);
+    // What was under way may still arrive; then nothing does for many heartbeats.
+    let deadline = Instant::now() + SOON;
+    let mut last = pulse().await;
+    let mut since = Instant::now();
+    while since.elapsed() < Duration::from_secs(1) {
+        assert!(Instant::now() < deadline, "it still beats");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let now = pulse().await;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    // Longer than by default, so that it cannot be mistaken for a busy machine.
+    replica.query("SET GLOBAL rpl_semi_sync_slave_kill_conn_timeout = 3").await;
     let mut session = replica.session().await;
+    let began = Instant::now();
     replica::renew(&mut session, SOON).await.unwrap();
+    assert!(began.elapsed() > Duration::from_millis(1800));
     let began = Instant::now();
     replica::revoke(&mut session, SOON).await.unwrap();
-    assert!(began.elapsed() < Duration::from_millis(800), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(1800), "{:?}", began.elapsed());
     primary.thaw();
     replica::acknowledge(&mut session, true, SOON).await.unwrap();
     primary.when("it acknowledges again", |view| view.acknowledging_replicas == 1).await;

@@ -248,6 +248,12 @@ async fn unpack(
     let Frame::Begin(about_bytes) = frames::receive(source).await? else {
         return Err(SeedError::Unreadable("it does not begin with its size"));
     };
+    let disk = rustix::fs::statvfs(copy).map_err(io::Error::from).map_err(file("ask for space at", copy))?;
+    let (needed, free) =
+        (about_bytes.saturating_add(about_bytes / 10), disk.f_bavail.saturating_mul(disk.f_frsize));
+    if free < needed {
+        return Err(SeedError::NoSpace { needed, free });
+    }
     let mut now = Progress { bytes: 0, about_bytes };
     progress(now);
     let mut child = Command::new(program(NAME)?)
@@ -421,6 +427,18 @@ mod tests {
             assert_eq!(what(&place), "old");
             assert_eq!(*Seeding::open(&place).unwrap().state(), State::Idle);
         }
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_would_fill_the_disk_is_not_begun() {
+        let (_folder, place) = left(&Record::Receiving { donor: "b".to_owned() }, Some("old"), None);
+        let mut bytes = Vec::new();
+        frames::send(&mut bytes, &Frame::Begin(u64::MAX / 2)).await.unwrap();
+        let mut seeding = Seeding::open(&place).unwrap();
+        let received = seeding.receive("a donor", &mut &bytes[..], 1, |_| {}).await;
+        assert!(matches!(received, Err(SeedError::NoSpace { .. })), "{received:?}");
+        assert_eq!(what(&place), "old");
+        assert!(!seeding.copy().exists());
     }
 
     #[test]
