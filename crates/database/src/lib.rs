@@ -3,10 +3,12 @@
 //! [`prepare`] makes the data folder once, [`child`] says how the server program is started, and [`provision`] gives each app
 //! its database, account and schema once the server answers; [`status`] asks it how it is. The settings are those of a future primary or replica from
 //! the first start on: row-based binary logs with strict GTIDs, and every commit on disk before it is acknowledged.
+//! [`mariadb`] is what the keeper of a cluster's member does to it.
 
 mod client;
 mod configuration;
 mod error;
+pub mod mariadb;
 mod prepare;
 mod provision;
 mod schema;

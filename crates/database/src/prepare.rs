@@ -40,13 +40,14 @@ pub fn prepare(plan: &DatabasePlan, place: &Place) -> Result<(), Error> {
             let mut command = Command::new(program);
             command.arg("--no-defaults").args([
                 "--auth-root-authentication-method=socket",
-                "--auth-root-socket-user=root",
                 "--skip-test-db",
                 "--skip-name-resolve",
                 // Nothing is there yet that a crash could take: it is all made safe by one sync at the end.
                 "--innodb-flush-method=nosync",
                 "--innodb-log-file-size=16M",
             ]);
+            // The system's root is let in anyway; the keeper, who runs as the server's own user, is too.
+            command.arg(format!("--auth-root-socket-user={}", place.user));
             command
         }
         Engine::Mysql => {

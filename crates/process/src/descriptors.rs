@@ -88,7 +88,7 @@ fn take(number: RawFd) -> Result<OwnedFd, InheritedError> {
 }
 
 /// Lets the runtime of this task tell when a descriptor is readable.
-pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the `AsyncFd` owns the descriptor, so it stays open, and the same, for as long as it is watched.
     unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }.map_err(Into::into)
 }

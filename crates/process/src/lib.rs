@@ -30,7 +30,7 @@ mod status;
 pub mod supervise;
 mod supervisor;
 
-pub use descriptors::{InheritedError, inherited_descriptors};
+pub use descriptors::{InheritedError, inherited_descriptors, watch};
 pub use exec::{EXIT_NOT_STARTED, exec_child};
 pub use files::{FilesError, make_folder, write_file};
 pub use inherited::{InheritedSocket, WorkerSocketsError, inherited_sockets, worker_sockets};
