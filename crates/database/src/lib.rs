@@ -5,6 +5,7 @@
 //! the first start on: row-based binary logs with strict GTIDs, and every commit on disk before it is acknowledged.
 
 mod client;
+pub mod cluster;
 mod configuration;
 mod error;
 mod prepare;
