@@ -268,6 +268,14 @@ impl Machine {
         self.why_not_promotable()
     }
 
+    /// What it waits for, for whoever reads a trace.
+    #[cfg(test)]
+    pub(super) fn why(&self) -> String {
+        format!("{:?} job {:?} flight {:?} behind {} doubt {} open {:?} leaving {:?} removing {:?} admitted {:?} needs {:?} stamp {:?} cannot {:?}",
+            self.server, self.job, self.flight, self.is_behind(), self.doubt, self.open, self.leaving, self.removing,
+            self.admitted, self.needs_seed, self.stamp, self.why_not_promotable())
+    }
+
     pub(super) fn keeps(&self, rule: Rule) -> bool {
         #[cfg(test)]
         {

@@ -12,6 +12,8 @@ mod recover;
 mod replica;
 mod rules;
 mod serve;
+#[cfg(test)]
+mod simulation;
 mod view;
 mod words;
 
