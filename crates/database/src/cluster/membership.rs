@@ -36,7 +36,7 @@ impl Machine {
     pub(super) fn is_healthy(&self, name: &Name) -> bool {
         let Some(member) = self.view.members.get(name) else { return false };
         let attached = self.seen.as_ref().is_some_and(|seen| seen.attached.contains(name));
-        attached && member.value.streaming && Some(member.value.epoch) == self.open
+        attached && member.value.streaming && member.value.state == State::Replica && Some(member.value.epoch) == self.open
     }
 
     fn note_losses(&mut self, sync: &Sync, now: Duration) {

@@ -95,10 +95,14 @@ impl Machine {
             self.report(format!("{} is to be seeded anew: it cannot apply: {error}", self.settings.me));
             return;
         }
-        let follows = stamp == Stamp { epoch: leader.epoch, led: false }
-            && seen.source.as_ref() == Some(&leader.server)
-            && seen.io != Io::Off
-            && seen.sql == Sql::Running;
+        let is_set_up = stamp == Stamp { epoch: leader.epoch, led: false }
+            && seen.source.as_ref() == Some(&leader.server);
+        if is_set_up && seen.io == Io::Refused {
+            self.needs_seed = Some(format!("{} has no history for it (1236)", leader.server));
+            self.report(format!("{} is to be seeded anew: the primary has no history for it", self.settings.me));
+            return;
+        }
+        let follows = is_set_up && seen.io != Io::Off && seen.sql == Sql::Running;
         let acknowledging = self.is_of_set(leader.epoch) || !self.keeps(Rule::OnlyMembersAcknowledge);
         if follows {
             self.revoked = self.revoked.max(leader.epoch);

@@ -138,6 +138,8 @@ impl Observed {
 pub enum Io {
     /// It does not run.
     Off,
+    /// It ended because the source has no such position (error 1236).
+    Refused,
     /// It runs and is not attached.
     Connecting,
     /// It is attached. `alive`: something, if only a heartbeat, came within 1.2 s.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::world::World;
-use crate::cluster::{Mode, Phase};
+use crate::cluster::{Mode, Phase, State};
 
 /// A server that may not take writes any more has ended them within this time.
 const WRITABLE_AT_MOST: Duration = Duration::from_millis(2500);
@@ -95,7 +95,7 @@ impl World {
             && is_protected
             && database.answers()
             && !database.read_only
-            && view.members.values().filter(|member| member.value.streaming).count() == count - 1
+            && view.members.values().filter(|member| member.value.streaming && member.value.state == State::Replica).count() == count - 1
             && self.now.saturating_sub(self.acknowledged_at) < Duration::from_secs(1)
     }
 

@@ -42,9 +42,10 @@ impl World {
             machine,
             frozen: false,
             backlog: Vec::new(),
-            shown: 0,
+            shown: None,
             lease: None,
             running: None,
+            exit_pending: false,
         });
         self.after(Duration::from_millis(1), What::KeeperTick { server, keeper });
         self.after(self.timing.ttl / 6, What::Renew { server, keeper });
@@ -67,7 +68,7 @@ impl World {
         let newest = self.coordinator.view.revision;
         let Some(keeper) = self.keeper(server, number) else { return };
         let frozen = keeper.frozen;
-        let behind = keeper.shown < newest;
+        let behind = keeper.shown < Some(newest);
         self.after(TICK, What::KeeperTick { server, keeper: number });
         if frozen {
             return;
@@ -90,6 +91,7 @@ impl World {
     pub(super) fn observe(&self, server: usize) -> Observed {
         let database = &self.servers[server].database;
         let io = match database.io {
+            None if database.refused => Io::Refused,
             None => Io::Off,
             Some(io) if io.connection == 0 => Io::Connecting,
             Some(io) => {
@@ -131,8 +133,8 @@ impl World {
             return;
         }
         let Some(keeper) = self.keeper(server, number) else { return };
-        if keeper.shown < view.revision {
-            keeper.shown = view.revision;
+        if keeper.shown < Some(view.revision) {
+            keeper.shown = Some(view.revision);
             self.tell(server, number, Event::View(view));
         }
     }
@@ -141,6 +143,10 @@ impl World {
         let now = self.now;
         let number = self.servers[server].keeper_number;
         let Some(keeper) = &mut self.servers[server].keeper else { return };
+        if matches!(event, Event::Exited) {
+            keeper.running = None;
+            keeper.exit_pending = false;
+        }
         if self.plan.trace
             && !matches!(event, Event::Tick { .. } | Event::Observed { .. } | Event::Probed { .. } | Event::LeaseRenewed { .. })
         {
@@ -176,13 +182,17 @@ impl World {
             }
             Action::Do { id, job, within } => {
                 if let Some(keeper) = &mut self.servers[server].keeper {
-                    assert!(keeper.running.is_none(), "two jobs at once");
-                    keeper.running = Some(id);
+                    let two = keeper.running.replace(id);
+                    if let Some(first) = two {
+                        return self.violate(format!("{server} runs jobs {first} and {id} at once"));
+                    }
                 }
                 let delay = self.takes(server, &job);
                 if matches!(job, Job::Start { .. }) {
+                    if self.servers[server].database.alive {
+                        return self.violate(format!("{server} has a second mariadbd on its data"));
+                    }
                     let database = &mut self.servers[server].database;
-                    assert!(!database.alive, "a second mariadbd on the same data");
                     database.alive = true;
                     database.starting = true;
                 }
@@ -190,8 +200,11 @@ impl World {
                 self.after(delay, What::Effect { server, keeper: number, process, id, job, ends: now + within });
             }
             Action::Kill { .. } => {
-                self.kill_database(server);
-                self.exited_soon(server);
+                let pending = self.servers[server].keeper.as_ref().is_some_and(|keeper| keeper.exit_pending);
+                if self.servers[server].database.alive || !pending {
+                    self.kill_database(server);
+                    self.exited_soon(server);
+                }
             }
             Action::Probe { id } => {
                 let process = self.servers[server].database.process;
@@ -206,7 +219,7 @@ impl World {
     pub(super) fn exited_soon(&mut self, server: usize) {
         let number = self.servers[server].keeper_number;
         if let Some(keeper) = &mut self.servers[server].keeper {
-            keeper.running = None;
+            keeper.exit_pending = true;
         }
         let delay = self.dice.micros(500, 5000);
         self.after(delay, What::Tell { server, keeper: number, event: Event::Exited });

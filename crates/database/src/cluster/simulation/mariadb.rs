@@ -53,6 +53,8 @@ pub(super) struct Database {
     pub(super) committed: usize,
     pub(super) relay: Vec<Transaction>,
     pub(super) io: Option<IoThread>,
+    /// The IO thread ended over error 1236.
+    pub(super) refused: bool,
     pub(super) source: Option<usize>,
     pub(super) applier: Applier,
     pub(super) applying: bool,
@@ -81,6 +83,7 @@ impl Database {
             committed: 0,
             relay: Vec::new(),
             io: None,
+            refused: false,
             source: None,
             applier: Applier::Off,
             applying: false,
@@ -121,6 +124,7 @@ impl Database {
         self.frozen = false;
         self.process += 1;
         self.io = None;
+        self.refused = false;
         self.applier = Applier::Off;
         self.applying = false;
         self.acknowledging = false;

@@ -56,7 +56,8 @@ fn become_whole(world: &mut World, at_the_end: bool) -> Result<(), String> {
         }
     }
     if at_the_end {
-        world.run_until(world.now + Duration::from_millis(600));
+        world.quiet = true;
+        world.run_until(world.now + Duration::from_millis(1500));
         world.check_end();
     }
     world.violation.clone().map_or(Ok(()), Err)

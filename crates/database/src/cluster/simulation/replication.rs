@@ -25,6 +25,7 @@ impl World {
     }
 
     pub(super) fn stop_io(&mut self, server: usize) {
+        self.servers[server].database.refused = false;
         let Some(io) = self.servers[server].database.io.take() else { return };
         if io.connection != 0 {
             self.undump(io.source, server, io.connection);
@@ -63,8 +64,8 @@ impl World {
             }
             // Error 1236: the source has no such position.
             _ => {
-                self.servers[server].database.applier = Applier::Failed("1236");
                 self.servers[server].database.io = None;
+                self.servers[server].database.refused = true;
                 return;
             }
         }
@@ -254,6 +255,9 @@ impl World {
     pub(super) fn write(&mut self) {
         let delay = self.dice.millis(20, 120);
         self.after(delay, What::Write);
+        if self.quiet {
+            return;
+        }
         // Some clients hold an old connection, or know better.
         let stray = self.dice.one_in(12).then(|| self.dice.roll(self.servers.len() as u64) as usize);
         if let Some(server) = stray.or(self.routed) {

@@ -72,9 +72,10 @@ pub(super) struct Keeper {
     pub(super) machine: Machine,
     pub(super) frozen: bool,
     pub(super) backlog: Vec<Event>,
-    pub(super) shown: u64,
+    pub(super) shown: Option<u64>,
     pub(super) lease: Option<LeaseId>,
     pub(super) running: Option<u64>,
+    pub(super) exit_pending: bool,
 }
 
 /// One server.
@@ -114,6 +115,8 @@ pub(super) struct World {
     /// Which pairs of servers are cut off from each other.
     pub(super) cut: Vec<Vec<bool>>,
     pub(super) calm: bool,
+    /// Clients write nothing any more.
+    pub(super) quiet: bool,
     pub(super) next_connection: u64,
     pub(super) next_write: u32,
     /// Where clients send writes.
@@ -155,6 +158,7 @@ impl World {
             servers,
             cut: vec![vec![false; plan.servers]; plan.servers],
             calm: true,
+            quiet: false,
             next_connection: 0,
             next_write: 0,
             routed: None,
