@@ -18,8 +18,10 @@ const DAMPED_BY: Duration = Duration::from_secs(2);
 const DAMPED_AT_MOST: Duration = Duration::from_secs(10);
 /// Ends of mariadbd are counted over this time.
 pub(super) const CRASHES_WITHIN: Duration = Duration::from_mins(1);
-/// One that ended so often does not lead.
+/// One that ended more often leaves the lead to others, if there are any.
 const CRASHES_ALLOWED: usize = 3;
+/// For so long.
+const CRASHED_WAITS: Duration = Duration::from_secs(3);
 
 impl Machine {
     /// Why this server could not lead now.
@@ -37,9 +39,6 @@ impl Machine {
             if let Sql::Failed(error) = &seen.sql {
                 return Some(format!("it cannot apply: {error}"));
             }
-        }
-        if self.crashes.len() > CRASHES_ALLOWED {
-            return Some("its mariadbd ended too often".to_owned());
         }
         if self.promotion_of(&self.settings.me) == Promotion::Never {
             return Some("the site's file says never".to_owned());
@@ -141,6 +140,9 @@ impl Machine {
         // It lost its lease and nothing else: it takes up its epoch again as soon as it reaches the coordinator.
         if self.is_attached_alive() && !released {
             delay += timing.resume_grace;
+        }
+        if self.crashes.len() > CRASHES_ALLOWED {
+            delay += CRASHED_WAITS;
         }
         let flaps = (self.changes.len() as u32).saturating_sub(CHANGES_UNDAMPED);
         let planned = nominee == Some(me);

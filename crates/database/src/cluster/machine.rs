@@ -131,6 +131,8 @@ pub struct Machine {
     pub(super) retry_at: Duration,
     pub(super) crashes: Vec<Duration>,
     pub(super) needs_seed: Option<String>,
+    /// Not even a start helps.
+    pub(super) is_hopeless: bool,
     pub(super) keep_beyond: Option<Gtid>,
 
     pub(super) next_id: u64,
@@ -204,6 +206,7 @@ impl Machine {
             retry_at: now,
             crashes: Vec::new(),
             needs_seed: None,
+            is_hopeless: false,
             keep_beyond: None,
             next_id: 1,
             flight: None,
@@ -486,6 +489,7 @@ impl Machine {
                 self.server = Server::Down;
                 self.stamp = Some(Stamp { epoch, led: false });
                 self.needs_seed = None;
+                self.is_hopeless = false;
                 self.retry_at = now;
                 self.crashes.clear();
             }
@@ -502,6 +506,7 @@ impl Machine {
         self.report(format!("{:?} failed on {}: {failure:?}", running.job, self.settings.me));
         if let Failure::Hopeless(reason) = failure {
             self.needs_seed = Some(reason.clone());
+            self.is_hopeless = true;
         }
         match (&running.job, failure) {
             (Job::Start { .. }, _) => {

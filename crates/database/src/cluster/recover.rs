@@ -80,7 +80,11 @@ impl Machine {
             && *to != self.settings.me
         {
             let to = to.clone();
-            return self.hand_over("an operator named another", to, now);
+            let cannot = self.view.members.get(&to).map(|member| member.value.state);
+            if matches!(cannot, Some(State::Replica | State::Revoked | State::Recovering)) {
+                return self.hand_over("an operator named another", to, now);
+            }
+            return self.end_intent(format!("{to} cannot lead: {cannot:?}"), now);
         }
         let Some(survey) = self.survey(epoch, now) else { return };
         if !survey.missing.is_empty() {
@@ -144,13 +148,17 @@ impl Machine {
         }
         let waited =
             self.recovery.as_ref().map_or(Duration::ZERO, |recovery| now.saturating_sub(recovery.since));
-        if !missing.is_empty() && self.is_overriding() && waited >= OVERRIDE_WAITS {
-            loss_accepted = true;
-            missing.clear();
+        if self.is_overriding() {
+            loss_accepted = waited >= OVERRIDE_WAITS;
+            if loss_accepted {
+                missing.clear();
+            }
         }
         for (name, member) in self.reports_of(epoch) {
             let is_better = best.as_ref().is_none_or(|(_, most)| member.received.seq > most.seq);
-            if *name != me && is_better && self.is_member_of_history(member) {
+            // What it cannot apply, nobody can have from it.
+            let is_of_use = !loss_accepted || member.applied.reaches(member.received);
+            if *name != me && is_better && is_of_use && self.is_member_of_history(member) {
                 best = Some((name.clone(), member.received));
             }
         }
@@ -167,10 +175,9 @@ impl Machine {
     }
 
     fn is_member_of_history(&self, member: &Member) -> bool {
-        member.state != State::NeedsSeed
-            && member.lineage.is_some_and(|lineage| {
-                self.view.is_history(lineage, member.received.later(member.applied))
-            })
+        member.lineage.is_some_and(|lineage| {
+            self.view.is_history(lineage, member.received.later(member.applied))
+        })
     }
 
     /// Another that has as much and could lead.

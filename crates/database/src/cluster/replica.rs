@@ -28,7 +28,14 @@ impl Machine {
         match (&self.server, leader) {
             (Server::Killing { .. }, _) => {}
             (Server::NoData, leader) => self.seek_data(leader, now),
-            (Server::Down, leader) if self.needs_seed.is_some() => self.give_up_data(leader.as_ref(), now),
+            (Server::Down, leader) if self.needs_seed.is_some() => {
+                let is_open = leader.as_ref().is_some_and(|leader| leader.phase == Phase::Open);
+                if !is_open && !self.is_hopeless {
+                    // It may be asked what it has, and be the only one who has it.
+                    self.needs_seed = None;
+                }
+                self.give_up_data(leader.as_ref(), now);
+            }
             (Server::Down, _) => self.start(now),
             (Server::Up, None) => self.claim(now),
             (Server::Up, Some(leader)) if leader.phase == Phase::Recovering => {

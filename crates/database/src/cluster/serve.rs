@@ -152,7 +152,7 @@ impl Machine {
         }
     }
 
-    fn end_intent(&mut self, text: String, now: Duration) {
+    pub(super) fn end_intent(&mut self, text: String, now: Duration) {
         if !self.may_transact(now) {
             return;
         }

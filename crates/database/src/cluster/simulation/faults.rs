@@ -264,6 +264,7 @@ impl World {
     pub(super) fn override_hold(&mut self) {
         let most = (0..self.servers.len())
             .filter(|server| self.servers[*server].database.stamp.is_some())
+            .filter(|server| !matches!(self.servers[*server].database.applier, Applier::Failed(_)))
             .max_by_key(|server| self.servers[*server].database.received());
         if let Some(to) = most {
             self.overridden = true;

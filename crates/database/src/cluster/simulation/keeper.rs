@@ -143,6 +143,9 @@ impl World {
         let now = self.now;
         let number = self.servers[server].keeper_number;
         let Some(keeper) = &mut self.servers[server].keeper else { return };
+        if let Event::LeaseGranted { lease, .. } = event {
+            keeper.lease = Some(lease);
+        }
         if matches!(event, Event::Exited) {
             keeper.running = None;
             keeper.exit_pending = false;
@@ -302,8 +305,7 @@ impl World {
         }
         let lease = self.coordinator.grant(self.now, self.timing.ttl);
         self.after(self.timing.ttl, What::Expire);
-        if let Some(keeper) = self.keeper(server, number) {
-            keeper.lease = Some(lease);
+        if self.keeper(server, number).is_some() {
             let delay = self.to_coordinator();
             let event = Event::LeaseGranted { lease, sent_at };
             self.after(delay, What::Tell { server, keeper: number, event });
@@ -331,6 +333,9 @@ impl World {
             self.after(self.timing.ttl, What::Expire);
             Event::LeaseRenewed { lease, sent_at }
         } else {
+            if !self.reaches_coordinator(server) {
+                return;
+            }
             if let Some(keeper) = self.keeper(server, number) {
                 keeper.lease = keeper.lease.filter(|known| *known != lease);
             }
@@ -406,7 +411,13 @@ impl World {
                 What::Effect { server, keeper: number, process, id, job, ends },
             );
         };
-        let outcome = if it.database.frozen { None } else { self.done(server, &job) };
+        let is_offline =
+            matches!(job, Job::Initialise | Job::Seed { .. } | Job::KeepArtifact { .. } | Job::Start { .. });
+        let outcome = if is_offline != (it.database.alive && !it.database.starting) || matches!(job, Job::Start { .. }) {
+            if it.database.frozen { None } else { self.done(server, &job) }
+        } else {
+            Some(Err(Failure::Failed("no connection".to_owned())))
+        };
         let event = match outcome {
             None if now >= ends => {
                 // The keeper gives up; the statement does not.

@@ -47,7 +47,7 @@ fn become_whole(world: &mut World, at_the_end: bool) -> Result<(), String> {
             break;
         }
         let waited = world.now - begun;
-        if waited > OPERATOR_AFTER && !asked && world.lost_a_disk && world.is_held() {
+        if waited > OPERATOR_AFTER && !asked && (world.lost_a_disk || world.failed_applier) && world.is_held() {
             asked = true;
             world.override_hold();
         }
@@ -70,11 +70,16 @@ fn seeds(first: u64, count: u64) -> std::ops::Range<u64> {
     }
 }
 
+/// Some clients hurry.
+fn pace(seed: u64) -> u64 {
+    [60, 25, 60, 100][(seed / 7 % 4) as usize]
+}
+
 fn run(plan: Plan, count: u64) {
     let trace = std::env::var("MAINSTAY_SEED").is_ok();
     let mut failovers = 0;
     for seed in seeds(1, count) {
-        match live(seed, Plan { faults: plan.faults.max(1 + seed % 3), trace, ..plan }) {
+        match live(seed, Plan { faults: plan.faults.max(1 + seed % 3), trace, pace_ms: pace(seed), ..plan }) {
             Ok(world) => failovers += world.failovers - 1,
             Err(error) => panic!("seed {seed}: {error}"),
         }
@@ -82,9 +87,102 @@ fn run(plan: Plan, count: u64) {
     println!("{count} lives, {failovers} changes of leader");
 }
 
-const PLAN: Plan = Plan { servers: 3, durability: Durability::NoLoss, broken: None, faults: 0, trace: false };
+const PLAN: Plan = Plan { servers: 3, durability: Durability::NoLoss, broken: None, faults: 0, trace: false, pace_ms: 60 };
 
 #[test]
 fn three_servers_lose_nothing() {
     run(PLAN, 1000);
+}
+
+#[test]
+fn one_server_serves_alone() {
+    run(Plan { servers: 1, ..PLAN }, 300);
+}
+
+#[test]
+fn two_servers_lose_nothing() {
+    run(Plan { servers: 2, ..PLAN }, 300);
+}
+
+#[test]
+fn five_servers_lose_nothing() {
+    run(Plan { servers: 5, ..PLAN }, 300);
+}
+
+#[test]
+fn available_servers_lose_nothing() {
+    run(Plan { durability: Durability::Available, ..PLAN }, 300);
+}
+
+/// Lives that a broken rule may take to be noticed.
+const LIVES_TO_NOTICE: u64 = 1500;
+
+/// Breaks a rule and says which life noticed, and how.
+fn noticed(broken: Rule) -> Option<(u64, String)> {
+    (1..=LIVES_TO_NOTICE).find_map(|seed| {
+        let servers = if seed % 4 == 0 { 2 } else { 3 };
+        let durability = if seed % 3 == 0 { Durability::Available } else { Durability::NoLoss };
+        let plan = Plan { servers, durability, broken: Some(broken), faults: 2 + seed % 3, trace: false, pace_ms: pace(seed) };
+        let error = live(seed, plan).err()?;
+        // It must be the broken rule that was noticed.
+        if let Err(error) = live(seed, Plan { broken: None, ..plan }) {
+            panic!("seed {seed} with all rules: {error}");
+        }
+        Some((seed, error))
+    })
+}
+
+#[test]
+fn every_broken_rule_is_noticed() {
+    let rules = [
+        Rule::SelfFence,
+        Rule::YieldToEpoch,
+        Rule::FenceByKill,
+        Rule::CountFromSending,
+        Rule::ComparePositions,
+        Rule::RevokeAll,
+        Rule::DrainFirst,
+        Rule::StartAsSlave,
+        Rule::OnlyTheLastPrimary,
+        Rule::ProveAtOpening,
+        Rule::ProveBeforeStrict,
+        Rule::ExcludeBeforeShrink,
+        Rule::ProveBeforeShrink,
+        Rule::OnlyMembersAcknowledge,
+        Rule::RescueRelay,
+        Rule::CheckLineage,
+        Rule::SettleDoubt,
+        Rule::SemiSyncBeforeOpen,
+    ];
+    let mut unnoticed = Vec::new();
+    for rule in rules {
+        match noticed(rule) {
+            Some((seed, error)) => println!("{rule:?}: seed {seed}: {}", error.lines().next().unwrap_or_default()),
+            None => unnoticed.push(rule),
+        }
+    }
+    assert!(unnoticed.is_empty(), "nobody noticed that these were broken: {unnoticed:?}");
+}
+
+/// Many more lives than an ordinary test has time for: `cargo test --release -p mainstay-database -- --ignored hours`.
+#[test]
+#[ignore = "it runs for as long as it is let"]
+fn lives_for_hours() {
+    let first: u64 = std::env::var("FIRST").ok().and_then(|first| first.parse().ok()).unwrap_or(100_000);
+    let count: u64 = std::env::var("COUNT").ok().and_then(|count| count.parse().ok()).unwrap_or(u64::MAX / 2);
+    let mut failed = 0;
+    for seed in first..first + count {
+        let plan = Plan {
+            servers: [3, 3, 2, 5][(seed % 4) as usize],
+            durability: if seed % 3 == 0 { Durability::Available } else { Durability::NoLoss },
+            faults: 1 + seed % 5,
+            pace_ms: pace(seed),
+            ..PLAN
+        };
+        if let Err(error) = live(seed, plan) {
+            println!("seed {seed} {plan:?}: {}", error.lines().next().unwrap_or_default());
+            failed += 1;
+            assert!(failed < 10, "too many");
+        }
+    }
 }

@@ -253,7 +253,7 @@ impl World {
     }
 
     pub(super) fn write(&mut self) {
-        let delay = self.dice.millis(20, 120);
+        let delay = self.dice.millis(1, self.plan.pace_ms * 2);
         self.after(delay, What::Write);
         if self.quiet {
             return;

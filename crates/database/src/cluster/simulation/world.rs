@@ -102,6 +102,8 @@ pub(super) struct Plan {
     /// How many faults chance adds.
     pub(super) faults: u64,
     pub(super) trace: bool,
+    /// How far apart the clients' writes are.
+    pub(super) pace_ms: u64,
 }
 
 pub(super) struct World {
