@@ -131,6 +131,8 @@ pub struct Machine {
     pub(super) retry_at: Duration,
     pub(super) crashes: Vec<Duration>,
     pub(super) needs_seed: Option<String>,
+    /// How often the primary refused the position here.
+    pub(super) refusals: u32,
     /// Not even a start helps.
     pub(super) is_hopeless: bool,
     pub(super) keep_beyond: Option<Gtid>,
@@ -206,6 +208,7 @@ impl Machine {
             retry_at: now,
             crashes: Vec::new(),
             needs_seed: None,
+            refusals: 0,
             is_hopeless: false,
             keep_beyond: None,
             next_id: 1,
@@ -480,16 +483,13 @@ impl Machine {
                 self.semi_since = None;
                 self.admitted = None;
             }
-            Job::KeepArtifact { .. } => {
-                self.keep_beyond = None;
-                self.server = Server::NoData;
-                self.stamp = None;
-            }
+            Job::KeepArtifact { .. } => self.keep_beyond = None,
             Job::Seed { epoch, .. } => {
                 self.server = Server::Down;
                 self.stamp = Some(Stamp { epoch, led: false });
                 self.needs_seed = None;
                 self.is_hopeless = false;
+                self.refusals = 0;
                 self.retry_at = now;
                 self.crashes.clear();
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::keys::{History, Intent, Key, Leader, Member, Mode, Phase, State, Sync, Value};
+use super::keys::{History, Intent, Key, Leader, Member, Mode, Phase, Promotion, State, Sync, Value};
 use super::machine::{Machine, Plan, Purpose, Recovery, Server};
 use super::position::{Epoch, Gtid, Name};
 use super::rules::Rule;
@@ -226,6 +226,7 @@ impl Machine {
                     && self.is_member_of_history(member)
                     && gtid.reaches(member.received)
                     && matches!(member.state, State::Replica | State::Revoked)
+                    && (member.not_promotable.is_none() || member.promotion == Promotion::Never)
             })
             .map(|(name, _)| name.clone())
             .collect();

@@ -16,6 +16,9 @@ pub(super) fn backoff(ends: usize) -> Duration {
     }
 }
 
+/// So often a primary may refuse a position until the data is given up.
+const REFUSALS: u32 = 3;
+
 impl Machine {
     pub(super) fn follow(&mut self, now: Duration) {
         self.recovery = None;
@@ -25,17 +28,16 @@ impl Machine {
             return self.resume(epoch, now);
         }
         let leader = self.view.leader.as_ref().map(|leader| leader.value.clone());
+        let is_open = leader.as_ref().is_some_and(|leader| leader.phase == Phase::Open);
+        // Without a leader that has everything, what is here may be asked for, and be the only one.
+        if !is_open && (!self.is_hopeless || self.is_overriding()) {
+            self.needs_seed = None;
+            self.is_hopeless = false;
+        }
         match (&self.server, leader) {
             (Server::Killing { .. }, _) => {}
             (Server::NoData, leader) => self.seek_data(leader, now),
-            (Server::Down, leader) if self.needs_seed.is_some() => {
-                let is_open = leader.as_ref().is_some_and(|leader| leader.phase == Phase::Open);
-                if !is_open && !self.is_hopeless {
-                    // It may be asked what it has, and be the only one who has it.
-                    self.needs_seed = None;
-                }
-                self.give_up_data(leader.as_ref(), now);
-            }
+            (Server::Down, leader) if self.needs_seed.is_some() => self.give_up_data(leader.as_ref(), now),
             (Server::Down, _) => self.start(now),
             (Server::Up, None) => self.claim(now),
             (Server::Up, Some(leader)) if leader.phase == Phase::Recovering => {
@@ -64,6 +66,10 @@ impl Machine {
             return None;
         }
         let me = &self.settings.me;
+        // What a person trusts is not truncated.
+        if self.is_overriding() && self.view.leader.is_none() {
+            return Some(Role::Master);
+        }
         if let Some(leader) = &self.view.leader {
             return (leader.value.server != *me).then_some(Role::Slave);
         }
@@ -105,6 +111,12 @@ impl Machine {
         let is_set_up = stamp == Stamp { epoch: leader.epoch, led: false }
             && seen.source.as_ref() == Some(&leader.server);
         if is_set_up && seen.io == Io::Refused {
+            // A primary that fell and was started again refuses too, before the leader's key tells that it leads no more.
+            if self.refusals < REFUSALS {
+                self.refusals += 1;
+                self.retry_at = now + Duration::from_secs(1);
+                return self.run(Job::Revoke, now);
+            }
             self.needs_seed = Some(format!("{} has no history for it (1236)", leader.server));
             self.report(format!("{} is to be seeded anew: the primary has no history for it", self.settings.me));
             return;
@@ -113,6 +125,9 @@ impl Machine {
         let acknowledging = self.is_of_set(leader.epoch) || !self.keeps(Rule::OnlyMembersAcknowledge);
         if follows {
             self.revoked = self.revoked.max(leader.epoch);
+            if matches!(seen.io, Io::Streaming { .. }) {
+                self.refusals = 0;
+            }
             if seen.acknowledging != acknowledging {
                 self.run(Job::SetAcknowledging { on: acknowledging }, now);
             }
@@ -154,13 +169,16 @@ impl Machine {
     /// Leaves the synchronous set first: as long as it may be asked what it has, its data stays.
     fn give_up_data(&mut self, leader: Option<&Leader>, now: Duration) {
         let Some(leader) = leader.filter(|leader| leader.phase == Phase::Open) else { return };
-        if self.is_paused() || self.is_of_set(leader.epoch) || self.donor(leader).is_none() {
+        let Some(from) = self.donor(leader).filter(|_| !self.is_paused() && !self.is_of_set(leader.epoch)) else {
             return;
-        }
+        };
         if self.is_up() {
             return self.kill("its data is of no use any more", now);
         }
-        self.run(Job::KeepArtifact { beyond: self.keep_beyond }, now);
+        match self.keep_beyond {
+            Some(beyond) => self.run(Job::KeepArtifact { beyond }, now),
+            None => self.run(Job::Seed { from, epoch: leader.epoch }, now),
+        }
     }
 
     fn seek_data(&mut self, leader: Option<Leader>, now: Duration) {

@@ -393,13 +393,14 @@ pub enum Job {
         /// Whether it acknowledges.
         on: bool,
     },
-    /// Keep what only this server has: the binary log's transactions beyond this position in a file, and the data folder aside for some
-    /// hours. mariadbd does not run.
+    /// Keep what only this server has: write the binary log's transactions beyond this position to a file, and tell of it. mariadbd does not
+    /// run. The data stays as it is.
     KeepArtifact {
-        /// The end of what is shared; none where it is not known.
-        beyond: Option<Gtid>,
+        /// The end of what is shared.
+        beyond: Gtid,
     },
-    /// Copy a server's data over the network into a new data folder, with a stamp of this epoch; mariadbd does not run.
+    /// Copy a server's data over the network into a new data folder. Only when it is complete it takes the place of the old one, with a
+    /// stamp of this epoch, and the old one is kept aside for some hours. mariadbd does not run.
     Seed {
         /// From whom.
         from: Name,

@@ -534,7 +534,7 @@ impl World {
                     self.start_io(server, source);
                 }
             }
-            Job::KeepArtifact { .. } => self.servers[server].database.lose_disk(),
+            Job::KeepArtifact { .. } => {}
             Job::Seed { from, epoch } => {
                 let from = self.index(from);
                 let source = &self.servers[from].database;
@@ -545,6 +545,8 @@ impl World {
                 let database = &mut self.servers[server].database;
                 database.committed = log.len();
                 database.log = log;
+                database.relay.clear();
+                database.source = None;
                 database.stamp = Some(Stamp { epoch: *epoch, led: false });
                 database.wrote = false;
             }

@@ -171,16 +171,18 @@ fn lives_for_hours() {
     let first: u64 = std::env::var("FIRST").ok().and_then(|first| first.parse().ok()).unwrap_or(100_000);
     let count: u64 = std::env::var("COUNT").ok().and_then(|count| count.parse().ok()).unwrap_or(u64::MAX / 2);
     let mut failed = 0;
-    for seed in first..first + count {
+    let trace = std::env::var("MAINSTAY_SEED").is_ok();
+    for seed in seeds(first, count) {
         let plan = Plan {
             servers: [3, 3, 2, 5][(seed % 4) as usize],
             durability: if seed % 3 == 0 { Durability::Available } else { Durability::NoLoss },
             faults: 1 + seed % 5,
             pace_ms: pace(seed),
+            trace,
             ..PLAN
         };
         if let Err(error) = live(seed, plan) {
-            println!("seed {seed} {plan:?}: {}", error.lines().next().unwrap_or_default());
+            println!("seed {seed} {plan:?}: {}", if trace { error.as_str() } else { error.lines().next().unwrap_or_default() });
             failed += 1;
             assert!(failed < 10, "too many");
         }
