@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::world::World;
-use crate::cluster::{Mode, Phase, State};
+use crate::cluster::{Epoch, History, Mode, Phase, State};
 
 /// A server that may not take writes any more has ended them within this time.
 const WRITABLE_AT_MOST: Duration = Duration::from_millis(2500);
@@ -14,7 +14,12 @@ impl World {
     pub(super) fn check_acknowledgement(&mut self, server: usize, index: usize, id: u32) {
         let Some((epoch, primary)) = self.opened else { return };
         let is_there = self.servers[primary].database.log.get(index).is_some_and(|there| there.id == id);
-        if primary != server && !is_there && !self.overridden {
+        if primary != server && !is_there {
+            // An operator took the lead away from a majority that still acknowledged.
+            if self.overridden {
+                self.acknowledged.pop();
+                return;
+            }
             self.violate(format!("{server} acknowledged {id} although {primary} was open in epoch {epoch}"));
         }
     }
@@ -28,18 +33,30 @@ impl World {
             }
             self.highest_epoch = leader.value.epoch;
         }
-        let Some((epoch, history)) = view.history.iter().next_back() else { return };
-        if self.opened.is_some_and(|(opened, _)| opened >= *epoch) {
-            return;
+        let set_revision = view.sync.as_ref().map_or(0, |sync| sync.revision);
+        let set_changed = set_revision != self.set_revision;
+        self.set_revision = set_revision;
+        if let Some((epoch, history)) = view.history.iter().next_back()
+            && self.opened.is_none_or(|(opened, _)| opened < *epoch)
+        {
+            self.check_opening(*epoch, &history.value);
         }
-        let primary = self.index(&history.value.primary);
-        self.opened = Some((*epoch, primary));
+        if set_changed {
+            self.ambush();
+        }
+    }
+
+    fn check_opening(&mut self, epoch: Epoch, history: &History) {
+        let primary = self.index(&history.primary);
+        self.opened = Some((epoch, primary));
         self.failovers += 1;
         for server in &mut self.servers {
             server.writable_since = None;
         }
         let has: BTreeSet<u32> = self.servers[primary].database.log.iter().map(|write| write.id).collect();
-        if self.overridden {
+        if self.override_pending {
+            self.override_pending = false;
+            self.visible.clear();
             self.acknowledged.retain(|id| has.contains(id));
         } else if let Some(lost) = self.acknowledged.iter().find(|id| !has.contains(id)) {
             self.violate(format!("{primary} opened epoch {epoch} without the acknowledged write {lost}"));
@@ -77,7 +94,14 @@ impl World {
             it.writable_since = None;
             return;
         }
+        let knows = it.keeper.as_ref().is_some_and(|keeper| {
+            let leader = keeper.machine.view.leader.as_ref();
+            leader.is_some_and(|leader| leader.value.server != it.name && leader.value.phase == Phase::Open)
+        });
         let since = *it.writable_since.get_or_insert(now);
+        if now - since > Duration::from_millis(300) && knows {
+            self.violate(format!("{server} stays writable although it knows of another primary"));
+        }
         if now - since > WRITABLE_AT_MOST && !self.overridden {
             self.violate(format!("{server} stays writable beside another primary"));
         }
@@ -105,6 +129,7 @@ impl World {
         let log = &self.servers[primary].database.log;
         let mut has = BTreeSet::new();
         let doubled = log.iter().find(|write| !has.insert(write.id)).map(|write| write.id);
+        let vanished = self.visible.iter().find(|id| !has.contains(id)).copied();
         let lost = self.acknowledged.iter().find(|id| !has.contains(id)).copied();
         let differs = self.servers.iter().position(|server| {
             let there = &server.database.log;
@@ -113,6 +138,9 @@ impl World {
         });
         if let Some(id) = doubled {
             self.violate(format!("write {id} was done twice"));
+        }
+        if let Some(id) = vanished {
+            self.violate(format!("write {id} was seen and vanished"));
         }
         if let Some(id) = lost {
             self.violate(format!("the acknowledged write {id} is lost"));

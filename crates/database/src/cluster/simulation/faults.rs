@@ -25,6 +25,10 @@ pub(super) enum Fault {
     FailApplier(usize),
     Switchover(usize),
     Pause,
+    /// Something happens in the very moment in which the synchronous set changes next.
+    Ambush,
+    /// An operator who does not wait for what is held.
+    Impatience,
 }
 
 impl World {
@@ -37,7 +41,7 @@ impl World {
             server = primary;
         }
         let other = self.dice.roll(count) as usize;
-        match self.dice.roll(36) {
+        match self.dice.roll(44) {
             0..=3 => Fault::KillDatabase(server),
             4..=6 => Fault::KillKeeper(server),
             7..=8 => Fault::KillBoth(server),
@@ -54,6 +58,8 @@ impl World {
             32 if server != primary => Fault::FailApplier(server),
             33..=34 => Fault::Switchover(server),
             35 => Fault::Pause,
+            36..=41 => Fault::Ambush,
+            42 => Fault::Impatience,
             _ => Fault::KillDatabase(server),
         }
     }
@@ -112,7 +118,7 @@ impl World {
             Fault::FillDisk(server) => self.servers[server].database.disk_full = true,
             Fault::LoseDisk(server) => {
                 // Losing the only copy is no riddle.
-                if self.servers.len() > 1 && !self.lost_a_disk {
+                if self.servers.len() > 1 && !self.lost_a_disk && !self.failed_applier {
                     self.lost_a_disk = true;
                     self.kill_keeper(server);
                     self.kill_database(server);
@@ -122,9 +128,16 @@ impl World {
             }
             Fault::FailApplier(server) => {
                 let database = &mut self.servers[server].database;
-                if database.alive && database.applier == Applier::Running {
+                if database.alive && database.applier == Applier::Running && !self.lost_a_disk {
                     self.failed_applier = true;
                     self.servers[server].database.applier = Applier::Failed("1032");
+                }
+            }
+            Fault::Ambush => self.ambushes += 1,
+            Fault::Impatience => {
+                let view = &self.coordinator.view;
+                if view.leader.as_ref().is_some_and(|leader| leader.value.hold.is_some()) {
+                    self.override_hold();
                 }
             }
             Fault::Switchover(server) => {
@@ -141,7 +154,11 @@ impl World {
     pub(super) fn heal(&mut self, fault: Fault) {
         self.trace(|| format!("HEAL {fault:?}"));
         match fault {
-            Fault::KillDatabase(_) | Fault::FailApplier(_) | Fault::Switchover(_) => {}
+            Fault::KillDatabase(_)
+            | Fault::FailApplier(_)
+            | Fault::Switchover(_)
+            | Fault::Ambush
+            | Fault::Impatience => {}
             Fault::KillKeeper(server) | Fault::KillBoth(server) => self.boot(server),
             Fault::Crash(server) | Fault::LoseDisk(server) => {
                 self.servers[server].is_up = true;
@@ -190,9 +207,35 @@ impl World {
         }
     }
 
+    /// The synchronous set has just changed: the worst moment for its leader.
+    pub(super) fn ambush(&mut self) {
+        let Some((_, primary)) = self.opened.filter(|_| self.ambushes > 0) else { return };
+        self.ambushes -= 1;
+        self.trace(|| "AMBUSH".to_owned());
+        let lasts = self.dice.millis(500, 4000);
+        let soon = self.dice.millis(0, 120);
+        let other = (primary + 1 + self.dice.roll(self.servers.len() as u64) as usize) % self.servers.len();
+        let mut plan = |delay: Duration, fault: Fault| {
+            self.after(delay, What::Fault(fault));
+            self.after(delay + lasts, What::Heal(fault));
+        };
+        match lasts.as_micros() % 6 {
+            0 => plan(soon, Fault::KillDatabase(primary)),
+            1 => plan(soon, Fault::Crash(primary)),
+            2 => plan(Duration::ZERO, Fault::CutFromCoordinator(primary)),
+            3 => plan(soon, Fault::FreezeBoth(primary)),
+            _ if other != primary => {
+                plan(Duration::ZERO, Fault::Cut(primary, other));
+                plan(lasts.min(soon * 20), Fault::Crash(primary));
+            }
+            _ => plan(Duration::ZERO, Fault::Crash(primary)),
+        }
+    }
+
     /// Ends all that is wrong with servers and network.
     pub(super) fn heal_all(&mut self) {
         self.calm = true;
+        self.ambushes = 0;
         for server in 0..self.servers.len() {
             for fault in [Fault::Unplug(server), Fault::FillDisk(server), Fault::FreezeBoth(server), Fault::Crash(server)] {
                 self.heal(fault);
@@ -268,6 +311,7 @@ impl World {
             .max_by_key(|server| self.servers[*server].database.received());
         if let Some(to) = most {
             self.overridden = true;
+            self.override_pending = true;
             let to = self.servers[to].name.clone();
             self.order_by_operator(Intent::Promote { to, accepted_by: "somebody".to_owned() });
         }

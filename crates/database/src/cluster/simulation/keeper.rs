@@ -560,7 +560,11 @@ impl World {
         let database = &mut self.servers[server].database;
         database.starting = false;
         match role {
-            Role::Master => database.start_as_master(),
+            Role::Master => {
+                let seen = database.log[database.committed..].iter().map(|write| write.id).collect::<Vec<_>>();
+                database.start_as_master();
+                self.visible.extend(seen);
+            }
             Role::Slave => {
                 let truncated = database.start_as_slave(unsynced);
                 if truncated && refuses && !self.calm {

@@ -128,6 +128,12 @@ pub(super) struct World {
     pub(super) highest_epoch: Epoch,
     pub(super) opened: Option<(Epoch, usize)>,
     pub(super) overridden: bool,
+    /// What is lost is accepted at the next opening.
+    pub(super) override_pending: bool,
+    pub(super) ambushes: u32,
+    pub(super) set_revision: u64,
+    /// Writes that readers saw although nobody acknowledged them.
+    pub(super) visible: Vec<u32>,
     pub(super) lost_a_disk: bool,
     pub(super) failed_applier: bool,
     pub(super) violation: Option<String>,
@@ -169,6 +175,10 @@ impl World {
             highest_epoch: Epoch(0),
             opened: None,
             overridden: false,
+            override_pending: false,
+            ambushes: 0,
+            set_revision: 0,
+            visible: Vec::new(),
             lost_a_disk: false,
             failed_applier: false,
             violation: None,
