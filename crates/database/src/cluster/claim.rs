@@ -20,7 +20,9 @@ const DAMPED_AT_MOST: Duration = Duration::from_secs(10);
 pub(super) const CRASHES_WITHIN: Duration = Duration::from_mins(1);
 /// One that ended more often leaves the lead to others, if there are any.
 const CRASHES_ALLOWED: usize = 3;
-/// For so long.
+/// A server that is neither of the synchronous set nor the last primary claims this much later.
+const OTHERS_WAIT: Duration = Duration::from_secs(2);
+/// For so long it leaves it to them.
 const CRASHED_WAITS: Duration = Duration::from_secs(3);
 
 impl Machine {
@@ -35,6 +37,13 @@ impl Machine {
         if let Some(seen) = &self.seen {
             if seen.disk_full {
                 return Some("its disk is full".to_owned());
+            }
+            let position = seen.received.later(seen.applied);
+            if let Some(stamp) = self.stamp
+                && !self.view.is_history(stamp.epoch, position)
+                && self.keeps(Rule::CheckLineage)
+            {
+                return Some("its data is no part of history".to_owned());
             }
             if let Sql::Failed(error) = &seen.sql {
                 return Some(format!("it cannot apply: {error}"));
@@ -83,7 +92,7 @@ impl Machine {
             || self.seen_up().is_none()
             || self.stamp.is_none()
             || !allowed
-            || !(overriding || self.candidates().contains(&me))
+            || !(overriding || self.candidates().contains(&me) || self.is_strict())
             || !self.may_transact(now)
             || now.saturating_sub(since) < self.claim_delay()
         {
@@ -140,6 +149,10 @@ impl Machine {
         // It lost its lease and nothing else: it takes up its epoch again as soon as it reaches the coordinator.
         if self.is_attached_alive() && !released {
             delay += timing.resume_grace;
+        }
+        // Others than the candidates can only lead for them, where none of them may.
+        if !self.candidates().contains(me) {
+            delay += OTHERS_WAIT;
         }
         if self.crashes.len() > CRASHES_ALLOWED {
             delay += CRASHED_WAITS;

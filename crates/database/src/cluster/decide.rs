@@ -74,6 +74,8 @@ impl Machine {
         }
         let is_alone = self.has_view
             && !self.doubt
+            // It may have changed the set itself, and not have seen that.
+            && !self.is_behind()
             && !self.flight.as_ref().is_some_and(|(_, purpose)| *purpose == Purpose::Sync)
             && self.sync().is_some_and(|sync| sync.value.primary == self.settings.me)
             && !self.is_strict();

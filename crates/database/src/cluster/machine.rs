@@ -96,11 +96,11 @@ pub(super) struct Leaving {
     pub(super) planned: bool,
 }
 
-/// A member on its way out of the synchronous set.
+/// Members on their way out of the synchronous set.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Removing {
-    pub(super) member: Name,
-    /// Since when it cannot acknowledge.
+    pub(super) members: Vec<Name>,
+    /// Since when they cannot acknowledge.
     pub(super) excluded: Option<Duration>,
 }
 
@@ -127,6 +127,8 @@ pub struct Machine {
     pub(super) heard: Duration,
     pub(super) seen: Option<Observed>,
     pub(super) job: Option<Running>,
+    /// Whether all that it committed as a primary is certain to be on its disk.
+    pub(super) is_flushed: bool,
     pub(super) job_ended: Duration,
     pub(super) retry_at: Duration,
     pub(super) crashes: Vec<Duration>,
@@ -204,6 +206,7 @@ impl Machine {
             heard: now,
             seen,
             job: None,
+            is_flushed: false,
             job_ended: now,
             retry_at: now,
             crashes: Vec::new(),
@@ -450,7 +453,10 @@ impl Machine {
                 self.server = Server::Down;
                 self.stamp = Some(Stamp { epoch: Epoch(0), led: true });
             }
-            Job::Start { .. } => self.server = Server::Up,
+            Job::Start { .. } => {
+                self.server = Server::Up;
+                self.is_flushed = true;
+            }
             Job::Promote { epoch, semi_sync, admit } => {
                 self.stamp = Some(Stamp { epoch, led: true });
                 self.admitted = Some(admit);
@@ -458,11 +464,13 @@ impl Machine {
                 self.mark("promoted", now);
             }
             Job::OpenWrites => {
+                self.is_flushed = false;
                 self.open = self.leads().map(|leader| leader.value.epoch);
                 self.leaving = None;
                 self.forget_probes();
             }
             Job::CloseWrites => {
+                self.is_flushed = true;
                 self.open = None;
                 let closed = self.seen.as_ref().map(|seen| seen.applied);
                 if let Some(leaving) = &mut self.leaving {
@@ -471,7 +479,7 @@ impl Machine {
             }
             Job::Admit { members } => {
                 if let Some(removing) = &mut self.removing
-                    && !members.contains(&removing.member)
+                    && removing.members.iter().all(|member| !members.contains(member))
                 {
                     removing.excluded = Some(now);
                 }
@@ -494,7 +502,8 @@ impl Machine {
                 self.crashes.clear();
             }
             Job::Drain { .. } | Job::RescueRelay => self.mark("drained", now),
-            Job::Revoke | Job::CatchUp { .. } | Job::SetAcknowledging { .. } => {}
+            Job::Revoke => self.is_flushed = true,
+            Job::CatchUp { .. } | Job::SetAcknowledging { .. } => {}
         }
     }
 

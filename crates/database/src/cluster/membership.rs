@@ -62,17 +62,18 @@ impl Machine {
     fn admit(&mut self, sync: &Sync, now: Duration) -> bool {
         let revision = self.sync().map_or(0, |sync| sync.revision);
         let mut wanted: Vec<Name> = self.admitted.clone().unwrap_or_else(|| sync.members.clone());
-        let removing = self.removing.as_ref().map(|removing| removing.member.clone());
+        let leaves =
+            |name: &Name| self.removing.as_ref().is_some_and(|removing| removing.members.contains(name));
         for (name, member) in &self.view.members {
             let member = &member.value;
-            let is_harmless = !member.acknowledging
+            let is_harmless = (!member.acknowledging || !self.keeps(Rule::OnlyMembersAcknowledge))
                 && member.sync_revision >= revision
                 && Some(member.epoch) == self.open
                 && member.lineage == self.open;
             if *name != self.settings.me
                 && !wanted.contains(name)
                 && (sync.members.contains(name) || is_harmless)
-                && removing.as_ref() != Some(name)
+                && !leaves(name)
             {
                 wanted.push(name.clone());
             }
@@ -87,13 +88,13 @@ impl Machine {
     /// Carries on with a removal: shut out, then prove, then write.
     fn removes(&mut self, sync: &Sync, now: Duration) -> bool {
         let Some(removing) = self.removing.clone() else { return false };
-        if !sync.members.contains(&removing.member) {
+        if !removing.members.iter().any(|member| sync.members.contains(member)) {
             self.removing = None;
             return false;
         }
         let Some(excluded) = removing.excluded else {
             if self.keeps(Rule::ExcludeBeforeShrink) {
-                let rest = self.admitted.iter().flatten().filter(|name| **name != removing.member);
+                let rest = self.admitted.iter().flatten().filter(|name| !removing.members.contains(name));
                 let members = rest.cloned().collect();
                 self.run(Job::Admit { members }, now);
             } else {
@@ -101,13 +102,14 @@ impl Machine {
             }
             return true;
         };
-        let rest: Vec<Name> = sync.members.iter().filter(|name| **name != removing.member).cloned().collect();
+        let stays = |name: &&Name| !removing.members.contains(name);
+        let rest: Vec<Name> = sync.members.iter().filter(stays).cloned().collect();
         if sync.mode != Mode::Strict {
             self.write_set(sync, rest, sync.mode, now);
             return true;
         }
         if rest.is_empty() {
-            // The last one. Here alone are all acknowledged writes then, and nobody else may lead.
+            // Here alone are all acknowledged writes then, and nobody else may lead.
             let mode = if self.is_no_loss() { Mode::Unprotected } else { Mode::Degraded };
             self.write_set(sync, rest, mode, now);
             return true;
@@ -115,20 +117,17 @@ impl Machine {
         // A write that was sent after the exclusion and was acknowledged is at one of the rest, and so is everything before it.
         let proven = self.acknowledged.is_some_and(|sent| sent >= excluded);
         if proven || !self.keeps(Rule::ProveBeforeShrink) {
-            self.write_set(sync, rest.clone(), Mode::Strict, now);
+            self.write_set(sync, rest, Mode::Strict, now);
+            return true;
         }
         // Without that proof the others may have gone as well.
-        let all_lost = rest.iter().all(|name| self.is_lost(name, self.settings.timing.shrink_after, now));
-        if !proven && all_lost && self.may_empty(&rest) {
-            let mode = if self.is_no_loss() { Mode::Unprotected } else { Mode::Degraded };
-            if self.admitted.iter().flatten().any(|name| rest.contains(name)) {
-                let members = self.admitted.iter().flatten().filter(|name| !sync.members.contains(name)).cloned().collect();
-                self.run(Job::Admit { members }, now);
-            } else {
-                self.write_set(sync, Vec::new(), mode, now);
-            }
-        } else if !proven && all_lost && self.view.members.contains_key(&removing.member) {
-            // Nobody else is left to acknowledge, and this one came back: it has not left yet.
+        let timing = &self.settings.timing;
+        if rest.iter().all(|name| self.is_lost(name, timing.degrade_after, now)) && self.may_empty(&sync.members) {
+            self.removing = Some(Removing { members: sync.members.clone(), excluded: None });
+        } else if rest.iter().all(|name| self.is_lost(name, timing.shrink_after, now))
+            && removing.members.iter().any(|member| self.view.members.contains_key(member))
+        {
+            // Nobody else is left to acknowledge, and one came back: it has not left yet.
             self.removing = None;
         }
         true
@@ -149,17 +148,14 @@ impl Machine {
         if healthy {
             if let Some(member) = lost(self, timing.shrink_after) {
                 self.report(format!("{member} leaves the synchronous set"));
-                self.removing = Some(Removing { member, excluded: None });
+                self.removing = Some(Removing { members: vec![member], excluded: None });
             }
             return;
         }
         let all_lost = sync.members.iter().all(|name| self.is_lost(name, timing.degrade_after, now));
-        if all_lost
-            && self.may_empty(&sync.members)
-            && let Some(member) = lost(self, timing.degrade_after)
-        {
-            self.report("no replica acknowledges; the primary goes on alone".to_owned());
-            self.removing = Some(Removing { member, excluded: None });
+        if all_lost && self.may_empty(&sync.members) {
+            self.report("no replica acknowledges; the primary alone has everything".to_owned());
+            self.removing = Some(Removing { members: sync.members.clone(), excluded: None });
         }
     }
 
@@ -180,7 +176,7 @@ impl Machine {
         if let Some(member) =
             sync.members.iter().find(|name| self.is_lost(name, timing.shrink_after, now)).cloned()
         {
-            self.removing = Some(Removing { member, excluded: None });
+            self.removing = Some(Removing { members: vec![member], excluded: None });
             return;
         }
         let acknowledges = sync.members.iter().any(|name| {

@@ -40,7 +40,7 @@ impl Machine {
         if !seen.read_only {
             return self.kill("it takes writes without having been opened", now);
         }
-        if seen.io != Io::Off || seen.acknowledging {
+        if seen.io != Io::Off || seen.acknowledging || !self.is_flushed {
             return self.run(Job::Revoke, now);
         }
         self.revoked = epoch;

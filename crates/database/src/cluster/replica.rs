@@ -58,9 +58,10 @@ impl Machine {
     }
 
     fn role(&self) -> Option<Role> {
-        // Who only followed has nothing that truncation could lose: others vouch for it.
+        // All that a replica has came from the primary, and it may be the one that vouches for it. Truncation would lose what it applied
+        // last and has no relay log of any more.
         if self.stamp.is_some_and(|stamp| !stamp.led) {
-            return Some(Role::Slave);
+            return Some(if self.keeps(Rule::StartReplicasWhole) { Role::Master } else { Role::Slave });
         }
         if !self.has_view {
             return None;
@@ -85,7 +86,8 @@ impl Machine {
     /// Under a leader that recovers: acknowledge nothing, apply what is there, and report.
     fn revoke(&mut self, epoch: Epoch, now: Duration) {
         let Some(seen) = self.seen_up().cloned() else { return };
-        if seen.io != Io::Off || seen.acknowledging {
+        let is_kept = self.is_flushed || !self.keeps(Rule::FlushBeforeReport);
+        if seen.io != Io::Off || seen.acknowledging || !is_kept {
             return self.run(Job::Revoke, now);
         }
         self.revoked = self.revoked.max(epoch);

@@ -19,6 +19,10 @@ pub(super) enum Rule {
     DrainFirst,
     /// A primary that did not end cleanly starts as SLAVE where replicas vouch for its commits.
     StartAsSlave,
+    /// A replica loses nothing by a start: it starts as MASTER, which commits all that its binary log has.
+    StartReplicasWhole,
+    /// What a former primary reports is on its disk.
+    FlushBeforeReport,
     /// Where nobody is proven to have everything, only the last primary leads.
     OnlyTheLastPrimary,
     /// A set is strict at the opening only if one of it has everything.

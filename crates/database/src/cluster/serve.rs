@@ -41,6 +41,9 @@ impl Machine {
             }
             return;
         }
+        if self.is_strict() && !seen.semi_sync {
+            return self.run(Job::SetSemiSync { on: true }, now);
+        }
         self.consider_leaving(now);
         if self.leaving.is_some() {
             return self.leave(now);

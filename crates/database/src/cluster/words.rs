@@ -317,7 +317,8 @@ pub struct Transaction {
     pub delete: Vec<Key>,
 }
 
-/// The role that mariadbd is started with (`--init-rpl-role`).
+/// The role that mariadbd is started with (`--init-rpl-role`): what its crash recovery does with transactions that are in its binary log and
+/// not committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Recovery commits all that the binary log has.
@@ -336,7 +337,8 @@ pub enum Job {
         /// With which role.
         role: Role,
     },
-    /// `STOP SLAVE IO_THREAD` (the SQL thread goes on), then `rpl_semi_sync_slave_enabled=0`.
+    /// `STOP SLAVE IO_THREAD` (the SQL thread goes on), then `rpl_semi_sync_slave_enabled=0`, then `FLUSH ENGINE LOGS`: what is reported
+    /// after it outlives mariadbd.
     Revoke,
     /// Wait until the SQL thread has applied up to there.
     Drain {
@@ -364,7 +366,8 @@ pub enum Job {
     },
     /// `read_only=0`.
     OpenWrites,
-    /// `read_only=1`, bounded: it fails where a transaction waits for its acknowledgement. Then end the clients' connections.
+    /// `read_only=1`, bounded: it fails where a transaction waits for its acknowledgement. Then end the clients' connections, then
+    /// `FLUSH ENGINE LOGS`.
     CloseWrites,
     /// Unlock the replication accounts of exactly these, lock all others and end their connections; not in the binary log.
     Admit {

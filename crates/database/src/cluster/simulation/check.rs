@@ -53,6 +53,10 @@ impl World {
         for server in &mut self.servers {
             server.writable_since = None;
         }
+        // What was under way when its disk was lost opens nothing.
+        if self.servers[primary].database.stamp.is_none() {
+            return;
+        }
         let has: BTreeSet<u32> = self.servers[primary].database.log.iter().map(|write| write.id).collect();
         if self.override_pending {
             self.override_pending = false;

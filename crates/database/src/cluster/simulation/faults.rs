@@ -65,6 +65,11 @@ impl World {
     }
 
     pub(super) fn plan_faults(&mut self) {
+        if self.dice.one_in(6) {
+            for second in 2..14 {
+                self.after(Duration::from_secs(second), What::Fault(Fault::Impatience));
+            }
+        }
         for _ in 0..self.plan.faults {
             let fault = self.any_fault();
             let begins = self.dice.millis(0, 9000);
@@ -215,11 +220,13 @@ impl World {
         let lasts = self.dice.millis(500, 4000);
         let soon = self.dice.millis(0, 120);
         let other = (primary + 1 + self.dice.roll(self.servers.len() as u64) as usize) % self.servers.len();
+        let which = self.dice.roll(6);
+        let lasts = if which == 2 { Duration::from_secs(6) } else { lasts };
         let mut plan = |delay: Duration, fault: Fault| {
             self.after(delay, What::Fault(fault));
             self.after(delay + lasts, What::Heal(fault));
         };
-        match lasts.as_micros() % 6 {
+        match which {
             0 => plan(soon, Fault::KillDatabase(primary)),
             1 => plan(soon, Fault::Crash(primary)),
             2 => plan(Duration::ZERO, Fault::CutFromCoordinator(primary)),

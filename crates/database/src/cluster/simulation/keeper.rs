@@ -453,7 +453,9 @@ impl World {
             Job::Start { role } => return Some(self.started(server, *role)),
             Job::Revoke => {
                 self.stop_io(server);
-                self.servers[server].database.acknowledging = false;
+                let database = &mut self.servers[server].database;
+                database.acknowledging = false;
+                database.synced = database.committed;
             }
             Job::Drain { to } => {
                 let database = &self.servers[server].database;
@@ -499,7 +501,9 @@ impl World {
                 if !self.servers[server].database.waiting.is_empty() {
                     return failed("a transaction waits");
                 }
-                self.servers[server].database.read_only = true;
+                let database = &mut self.servers[server].database;
+                database.read_only = true;
+                database.synced = database.committed;
             }
             Job::Admit { members } => {
                 self.servers[server].database.admitted = self.mask(members);
@@ -544,6 +548,7 @@ impl World {
                 let log = source.log[..source.committed].to_vec();
                 let database = &mut self.servers[server].database;
                 database.committed = log.len();
+                database.synced = log.len();
                 database.log = log;
                 database.relay.clear();
                 database.source = None;
@@ -557,6 +562,7 @@ impl World {
     fn started(&mut self, server: usize, role: Role) -> Result<(), Failure> {
         let unsynced = self.dice.roll(3) as usize;
         let refuses = self.dice.one_in(8);
+        let purged = self.dice.one_in(3);
         let database = &mut self.servers[server].database;
         database.starting = false;
         match role {
@@ -566,7 +572,7 @@ impl World {
                 self.visible.extend(seen);
             }
             Role::Slave => {
-                let truncated = database.start_as_slave(unsynced);
+                let truncated = database.start_as_slave(unsynced, purged);
                 if truncated && refuses && !self.calm {
                     self.servers[server].database.die();
                     return Err(Failure::Hopeless("it cannot truncate its binary log".to_owned()));

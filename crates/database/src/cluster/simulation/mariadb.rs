@@ -51,6 +51,8 @@ pub(super) struct Database {
     pub(super) log: Vec<Transaction>,
     /// How many of the log the engine has committed.
     pub(super) committed: usize,
+    /// How many of them are sure to lie on the disk.
+    pub(super) synced: usize,
     pub(super) relay: Vec<Transaction>,
     pub(super) io: Option<IoThread>,
     /// The IO thread ended over error 1236.
@@ -81,6 +83,7 @@ impl Database {
             process: 1,
             log: Vec::new(),
             committed: 0,
+            synced: 0,
             relay: Vec::new(),
             io: None,
             refused: false,
@@ -139,28 +142,31 @@ impl Database {
         self.stamp = None;
         self.log.clear();
         self.committed = 0;
+        self.synced = 0;
         self.relay.clear();
         self.source = None;
         self.admitted = 0;
         self.wrote = false;
     }
 
-    /// A start as SLAVE. `unsynced` of what was committed last did not reach the disk. Says whether anything was truncated.
-    pub(super) fn start_as_slave(&mut self, unsynced: usize) -> bool {
+    /// A start as SLAVE. `unsynced` of what was committed last did not reach the disk; `purged` says that a replica's relay log files do
+    /// not have it any more. Says whether anything was truncated.
+    pub(super) fn start_as_slave(&mut self, unsynced: usize, purged: bool) -> bool {
         let before = self.log.len();
-        let keep = self.committed.saturating_sub(unsynced).min(before);
+        let keep = self.committed.saturating_sub(unsynced).max(self.synced).min(before);
         let cut = self.log.split_off(keep);
-        if !self.wrote {
-            // Applied from the relay log, whose files still have it.
+        if !self.wrote && !purged {
             self.relay.splice(0..0, cut);
         }
         self.committed = self.log.len();
+        self.synced = self.committed;
         self.alive = true;
-        self.wrote && keep < before
+        keep < before
     }
 
     pub(super) fn start_as_master(&mut self) {
         self.committed = self.log.len();
+        self.synced = self.committed;
         self.alive = true;
     }
 }

@@ -23,6 +23,8 @@ const WHOLE_WITHIN: Duration = Duration::from_secs(45);
 /// When an operator decides what nobody else can.
 const OPERATOR_AFTER: Duration = Duration::from_secs(12);
 
+const NOT_WHOLE: &str = "it does not become whole";
+
 /// One life of a cluster. An error is what must not be.
 fn live(seed: u64, plan: Plan) -> Result<World, String> {
     let mut world = World::new(seed, plan);
@@ -37,7 +39,7 @@ fn live(seed: u64, plan: Plan) -> Result<World, String> {
 
 fn become_whole(world: &mut World, at_the_end: bool) -> Result<(), String> {
     let begun = world.now;
-    let mut asked = false;
+    let mut operator_at = begun + OPERATOR_AFTER;
     loop {
         world.run_until(world.now + Duration::from_millis(250));
         if let Some(violation) = &world.violation {
@@ -47,12 +49,12 @@ fn become_whole(world: &mut World, at_the_end: bool) -> Result<(), String> {
             break;
         }
         let waited = world.now - begun;
-        if waited > OPERATOR_AFTER && !asked && (world.lost_a_disk || world.failed_applier) && world.is_held() {
-            asked = true;
+        if world.now > operator_at && (world.lost_a_disk || world.failed_applier) && world.is_held() {
+            operator_at = world.now + Duration::from_secs(5);
             world.override_hold();
         }
         if waited > WHOLE_WITHIN {
-            return Err(format!("it does not become whole:\n{}", world.summary()));
+            return Err(format!("{NOT_WHOLE}:\n{}", world.summary()));
         }
     }
     if at_the_end {
@@ -73,6 +75,17 @@ fn seeds(first: u64, count: u64) -> std::ops::Range<u64> {
 /// Some clients hurry.
 fn pace(seed: u64) -> u64 {
     [60, 25, 60, 100][(seed / 7 % 4) as usize]
+}
+
+/// A cluster of any kind.
+fn mixed(seed: u64) -> Plan {
+    Plan {
+        servers: [3, 3, 2, 3, 3, 2, 3, 5][(seed % 8) as usize],
+        durability: if seed % 3 == 0 { Durability::Available } else { Durability::NoLoss },
+        faults: 1 + seed % 5,
+        pace_ms: pace(seed),
+        ..PLAN
+    }
 }
 
 fn run(plan: Plan, count: u64) {
@@ -120,12 +133,13 @@ const LIVES_TO_NOTICE: u64 = 1500;
 /// Breaks a rule and says which life noticed, and how.
 fn noticed(broken: Rule) -> Option<(u64, String)> {
     (1..=LIVES_TO_NOTICE).find_map(|seed| {
-        let servers = if seed % 4 == 0 { 2 } else { 3 };
-        let durability = if seed % 3 == 0 { Durability::Available } else { Durability::NoLoss };
-        let plan = Plan { servers, durability, broken: Some(broken), faults: 2 + seed % 3, trace: false, pace_ms: pace(seed) };
-        let error = live(seed, plan).err()?;
+        let error = live(seed, Plan { broken: Some(broken), ..mixed(seed) }).err()?;
+        // That a cluster comes to a halt is no proof that the rule keeps it safe.
+        if error.starts_with(NOT_WHOLE) {
+            return None;
+        }
         // It must be the broken rule that was noticed.
-        if let Err(error) = live(seed, Plan { broken: None, ..plan }) {
+        if let Err(error) = live(seed, mixed(seed)) {
             panic!("seed {seed} with all rules: {error}");
         }
         Some((seed, error))
@@ -143,6 +157,8 @@ fn every_broken_rule_is_noticed() {
         Rule::RevokeAll,
         Rule::DrainFirst,
         Rule::StartAsSlave,
+        Rule::StartReplicasWhole,
+        Rule::FlushBeforeReport,
         Rule::OnlyTheLastPrimary,
         Rule::ProveAtOpening,
         Rule::ProveBeforeStrict,
@@ -173,18 +189,21 @@ fn lives_for_hours() {
     let mut failed = 0;
     let trace = std::env::var("MAINSTAY_SEED").is_ok();
     for seed in seeds(first, count) {
-        let plan = Plan {
-            servers: [3, 3, 2, 5][(seed % 4) as usize],
-            durability: if seed % 3 == 0 { Durability::Available } else { Durability::NoLoss },
-            faults: 1 + seed % 5,
-            pace_ms: pace(seed),
-            trace,
-            ..PLAN
-        };
+        let plan = Plan { trace, ..mixed(seed) };
         if let Err(error) = live(seed, plan) {
             println!("seed {seed} {plan:?}: {}", if trace { error.as_str() } else { error.lines().next().unwrap_or_default() });
             failed += 1;
             assert!(failed < 10, "too many");
         }
+    }
+}
+
+#[test]
+#[ignore = "tmp"]
+fn tmp_replay() {
+    for seed in seeds(1000, 3000) {
+        let plan = Plan { faults: 2 + seed % 3, pace_ms: pace(seed), servers: if seed % 4 == 0 { 2 } else { 3 }, trace: std::env::var("MAINSTAY_SEED").is_ok(),
+           durability: if seed % 3 == 0 { Durability::Available } else { Durability::NoLoss }, ..PLAN };
+        if let Err(error) = live(seed, plan) { println!("seed {seed}: {error}"); }
     }
 }
