@@ -6,6 +6,7 @@
 //! [`mariadb`] is what the keeper of a cluster's member does to it.
 
 mod client;
+pub mod cluster;
 mod configuration;
 mod error;
 pub mod mariadb;
