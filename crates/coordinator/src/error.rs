@@ -26,7 +26,7 @@ pub enum Error {
     /// The lease has ended, and the keys bound to it are gone or about to go. Certainly not done.
     #[error("the lease {lease} has ended")]
     LeaseGone {
-        /// Which lease, 0 if the server did not say.
+        /// Which lease; 0 if it is one of several that a transaction named.
         lease: LeaseId,
     },
     /// The store is full. Certainly not done.

@@ -150,8 +150,13 @@ impl Client {
         let only_reads =
             txn.operations.iter().chain(&txn.otherwise).all(|one| matches!(one, Operation::Get { .. }));
         let kind = if only_reads { Kind::Read } else { Kind::Once };
-        let answered: Answered<TxnResponse> =
-            self.shared.call("/v3/kv/txn", &request, kind, self.patience).await?;
+        let answered: Result<Answered<TxnResponse>, Error> =
+            self.shared.call("/v3/kv/txn", &request, kind, self.patience).await;
+        let answered = answered.map_err(|error| match error {
+            // The server does not say which.
+            Error::LeaseGone { .. } => Error::LeaseGone { lease: only_lease(txn) },
+            error => error,
+        })?;
         let answer = answered.answer;
         let revision = answer.header.revision.0;
         let operations = if answer.succeeded { &txn.operations } else { &txn.otherwise };
@@ -288,6 +293,16 @@ impl Client {
     ) -> Result<T, Error> {
         Ok(self.shared.call(path, message, Kind::Once, self.patience).await?.answer)
     }
+}
+
+/// The lease of a transaction's puts; 0 if there are several.
+fn only_lease(txn: &Txn) -> LeaseId {
+    let mut leases = txn.operations.iter().chain(&txn.otherwise).filter_map(|operation| match operation {
+        Operation::Put { lease, .. } => *lease,
+        _ => None,
+    });
+    let first = leases.next().unwrap_or(LeaseId(0));
+    if leases.all(|lease| lease == first) { first } else { LeaseId(0) }
 }
 
 fn base64(text: &str) -> Base64 {
