@@ -28,9 +28,18 @@ pub(crate) fn server_of(account: &str) -> Option<u32> {
     account.strip_prefix(REPLICA_PREFIX)?.parse().ok()
 }
 
+/// Whether replicas' accounts can be used from the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doors {
+    /// They can.
+    Open,
+    /// New ones are locked, and others stay as they are: a keeper unlocks those that it admits ([`admit`]), on its own server alone.
+    AsTheyAre,
+}
+
 /// The statements that let the accounts be as they should, to be run on the open primary alone: replicas receive them.
 /// `members` are all servers of the cluster; `from` are the addresses that they come from, as accounts' hosts.
-pub fn statements(members: &[Ipv4Addr], from: &[String], password: &str) -> Vec<String> {
+pub fn statements(members: &[Ipv4Addr], from: &[String], password: &str, doors: Doors) -> Vec<String> {
     let mut accounts: Vec<(String, &str)> =
         members.iter().map(|member| (replica_of(*member), "REPLICATION SLAVE")).collect();
     let copies = "RELOAD, PROCESS, LOCK TABLES, BINLOG MONITOR, REPLICA MONITOR, REPLICATION SLAVE";
@@ -42,8 +51,9 @@ pub fn statements(members: &[Ipv4Addr], from: &[String], password: &str) -> Vec<
             let account = format!("{}@{}", quoted(&user), quoted(host));
             let password = quoted(password);
             statements.push(format!("CREATE USER IF NOT EXISTS {account} ACCOUNT LOCK"));
-            statements
-                .push(format!("ALTER USER {account} IDENTIFIED BY {password} REQUIRE X509 ACCOUNT UNLOCK"));
+            let is_replica = user.starts_with(REPLICA_PREFIX);
+            let lock = if is_replica && doors == Doors::AsTheyAre { "" } else { " ACCOUNT UNLOCK" };
+            statements.push(format!("ALTER USER {account} IDENTIFIED BY {password} REQUIRE X509{lock}"));
             statements.push(format!("GRANT {rights} ON *.* TO {account}"));
         }
     }
@@ -56,6 +66,12 @@ const HEARTBEAT: [&str; 2] = [
     "CREATE TABLE IF NOT EXISTS mainstay.heartbeat (id TINYINT PRIMARY KEY, at TIMESTAMP(6) NOT NULL) ENGINE=InnoDB",
 ];
 
+/// Likewise for the first data of all, with the one table that members need.
+pub fn first_statements(members: &[Ipv4Addr], from: &[String], password: &str) -> Vec<String> {
+    let table = HEARTBEAT.into_iter().map(str::to_owned);
+    table.chain(statements(members, from, password, Doors::AsTheyAre)).collect()
+}
+
 /// Makes or mends the accounts on the open primary, and the one table that members need.
 ///
 /// # Errors
@@ -65,13 +81,44 @@ pub async fn provide(
     members: &[Ipv4Addr],
     from: &[String],
     password: &str,
+    doors: Doors,
     within: Duration,
 ) -> Result<(), ActionError> {
     let deadline = tokio::time::Instant::now() + within;
-    let statements = statements(members, from, password);
+    let statements = statements(members, from, password, doors);
     for statement in HEARTBEAT.into_iter().chain(statements.iter().map(String::as_str)) {
         session.query(statement, deadline.saturating_duration_since(tokio::time::Instant::now())).await?;
     }
+    Ok(())
+}
+
+/// Lets exactly these members receive this server's binary log: their accounts are unlocked, those of all others locked and
+/// their connections ended. This server's own doing, so it is not in the binary log.
+///
+/// # Errors
+/// [`ActionError::Sql`].
+pub async fn admit(
+    session: &mut Session,
+    members: &[Ipv4Addr],
+    from: &[String],
+    admitted: &[Ipv4Addr],
+    within: Duration,
+) -> Result<(), ActionError> {
+    let mut statements = vec!["SET SESSION sql_log_bin = 0".to_owned()];
+    for member in members {
+        let user = quoted(&replica_of(*member));
+        let is_admitted = admitted.contains(member);
+        let lock = if is_admitted { "UNLOCK" } else { "LOCK" };
+        for host in from {
+            statements.push(format!("ALTER USER IF EXISTS {user}@{} ACCOUNT {lock}", quoted(host)));
+        }
+        if !is_admitted {
+            // No connection of a replica waits for an acknowledgement, so nothing commits by that.
+            statements.push(format!("KILL HARD CONNECTION USER {user}"));
+        }
+    }
+    statements.push("SET SESSION sql_log_bin = 1".to_owned());
+    session.query_all(&statements.join(";"), within).await?;
     Ok(())
 }
 
@@ -109,7 +156,7 @@ mod tests {
     #[test]
     fn no_account_goes_without_a_certificate_and_each_is_locked_until_it_has_its_password() {
         let member = Ipv4Addr::new(10, 10, 0, 11);
-        let sql = statements(&[member], &["10.10.0.11".to_owned()], "it's");
+        let sql = statements(&[member], &["10.10.0.11".to_owned()], "it's", Doors::Open);
         let with = |end: &str| sql.iter().filter(|statement| statement.ends_with(end)).count();
         assert_eq!(with(" ACCOUNT LOCK"), 3);
         assert_eq!(with("IDENTIFIED BY 'it''s' REQUIRE X509 ACCOUNT UNLOCK"), 3);

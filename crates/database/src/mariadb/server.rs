@@ -45,6 +45,25 @@ pub struct Start {
     pub user: String,
     /// The Unix user to become, if this process is root.
     pub become_user: Option<String>,
+    /// Whether it is killed when the thread that starts it ends: nobody is to serve without a keeper.
+    pub dies_with_keeper: bool,
+}
+
+/// Where a server that was started writes what it says.
+#[derive(Debug, Clone)]
+pub struct Begun {
+    log: PathBuf,
+    from: u64,
+}
+
+impl Begun {
+    /// Why it ended, or does not answer, in its own words.
+    ///
+    /// # Errors
+    /// If its log cannot be read.
+    pub fn failure(&self) -> io::Result<Failure> {
+        Ok(Failure::of(&end_of(&self.log, self.from)?))
+    }
 }
 
 /// A running server. Dropping this does not stop it: it outlives its keeper, and the next one adopts it.
@@ -183,13 +202,44 @@ impl Start {
     /// [`StartError`].
     pub async fn start(&self, role: Role, within: Duration) -> Result<(Server, Session), StartError> {
         let spawn = |source| StartError::Spawn { program: self.program.clone(), source };
-        let log_start = self.begin_log().map_err(spawn)?;
+        let (mut server, begun) = self.spawn(role).await?;
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = server.ended_already().map_err(spawn)? {
+                return Err(StartError::Ended { status, failure: begun.failure().map_err(spawn)? });
+            }
+            match Session::connect(&self.socket, &self.user, ANSWER).await {
+                Ok(session) => return Ok((server, session)),
+                Err(error @ SqlError::Refused { .. }) => return Err(StartError::Refused(error.into())),
+                Err(_) if Instant::now() < deadline => sleep(PAUSE).await,
+                Err(_) => {
+                    let so_far = begun.failure().map_err(spawn)?;
+                    return Err(StartError::NotYet { after: within, so_far, server: Box::new(server) });
+                }
+            }
+        }
+    }
+
+    /// Starts the server and does not wait for it.
+    ///
+    /// # Errors
+    /// [`StartError::Spawn`].
+    pub async fn spawn(&self, role: Role) -> Result<(Server, Begun), StartError> {
+        let spawn = |source| StartError::Spawn { program: self.program.clone(), source };
+        let begun = Begun { log: self.error_log.clone(), from: self.begin_log().map_err(spawn)? };
         // One that was killed leaves its socket, on which nobody would answer.
         match std::fs::remove_file(&self.socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(spawn(error)),
             _ => {}
         }
-        let mut command = Command::new(&self.program);
+        let mut command = if self.dies_with_keeper {
+            // The kernel kills it then, whatever becomes of the keeper.
+            let mut command = Command::new("/usr/bin/setpriv");
+            command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program);
+            command
+        } else {
+            Command::new(&self.program)
+        };
         command.args(arguments(&self.file, role, &self.error_log));
         if let Some(user) = &self.become_user {
             command.arg(format!("--user={user}"));
@@ -203,23 +253,8 @@ impl Start {
             .stderr(Stdio::null())
             // A signal to its keeper's terminal or group is not for it.
             .process_group(0);
-        let mut server = Server::begin(command.spawn().map_err(spawn)?).await.map_err(spawn)?;
-        let deadline = Instant::now() + within;
-        loop {
-            if let Some(status) = server.ended_already().map_err(spawn)? {
-                let failure = Failure::of(&end_of(&self.error_log, log_start).map_err(spawn)?);
-                return Err(StartError::Ended { status, failure });
-            }
-            match Session::connect(&self.socket, &self.user, ANSWER).await {
-                Ok(session) => return Ok((server, session)),
-                Err(error @ SqlError::Refused { .. }) => return Err(StartError::Refused(error.into())),
-                Err(_) if Instant::now() < deadline => sleep(PAUSE).await,
-                Err(_) => {
-                    let so_far = Failure::of(&end_of(&self.error_log, log_start).map_err(spawn)?);
-                    return Err(StartError::NotYet { after: within, so_far, server: Box::new(server) });
-                }
-            }
-        }
+        let server = Server::begin(command.spawn().map_err(spawn)?).await.map_err(spawn)?;
+        Ok((server, begun))
     }
 
     /// Puts a long log aside, and returns where the next start's lines begin.
