@@ -307,6 +307,19 @@ impl Member {
             .collect()
     }
 
+    /// Waits until exactly these rows are visible.
+    pub async fn shows(&self, expected: &[u64]) {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let ids = self.ids().await;
+            if ids == expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "in vain: {expected:?}, but {ids:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub fn error_log(&self) -> String {
         fs::read_to_string(&self.start.error_log).unwrap_or_default()
     }
