@@ -57,7 +57,11 @@ impl Tls {
         Ok(tls)
     }
 
-    pub(crate) fn client(&self) -> Result<Arc<ClientConfig>, TlsError> {
+    /// What a client shows and asks for. Its protocol is HTTP/1.1 if that is asked.
+    ///
+    /// # Errors
+    /// None, for [`Self::from_pem`] tried it.
+    pub fn client(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(Arc::clone(&self.roots))
@@ -67,7 +71,11 @@ impl Tls {
         Ok(Arc::new(config))
     }
 
-    pub(crate) fn server(&self) -> Result<Arc<ServerConfig>, TlsError> {
+    /// What a server shows and asks for.
+    ///
+    /// # Errors
+    /// None, for [`Self::from_pem`] tried it.
+    pub fn server(&self) -> Result<Arc<ServerConfig>, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), Arc::clone(&provider))

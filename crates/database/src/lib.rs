@@ -9,6 +9,7 @@ mod client;
 pub mod cluster;
 mod configuration;
 mod error;
+pub mod keeper;
 pub mod mariadb;
 mod prepare;
 mod provision;

@@ -11,7 +11,7 @@ use super::config::ipv4;
 use super::look::position;
 use super::{Hands, copies, stamp};
 use crate::cluster::{Failure, Gtid, Job, Name, Role, Stamp};
-use crate::mariadb::accounts::{self, Doors};
+use crate::mariadb::accounts;
 use crate::mariadb::replica::{self, Upstream, Was};
 use crate::mariadb::seed::{Seeding, State};
 use crate::mariadb::{self, ActionError, SqlError, primary, rejoin};

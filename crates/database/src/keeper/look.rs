@@ -99,7 +99,7 @@ fn received(hands: &Hands, seen: &View, applied: &Position) -> Position {
 }
 
 fn source(hands: &Hands, stream: &Stream) -> Option<Name> {
-    let address = stream.host.parse().ok()?;
+    let address: std::net::IpAddr = stream.host.parse().ok()?;
     hands.setup.listening((address, stream.port).into())
 }
 

@@ -274,7 +274,7 @@ pub async fn rescue(
 }
 
 /// To name a place in the relay log is the one way of setting replication up that keeps it. A log of the primary's is named
-/// too, any: several appliers compare its name with the events', and without one the server crashes (10.11.14).
+/// too, any: several appliers compare its name with the events', and without one the server crashes (10.11.14 and 10.11.19).
 fn apply_from(unapplied: &Unapplied) -> String {
     let name = unapplied.file.file_name().unwrap_or_default().to_string_lossy();
     format!(

@@ -86,6 +86,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// Somebody listens on its socket: a server that is to be adopted rather than started a second time.
+    #[error("a server is there already, on {}", .0.display())]
+    Running(PathBuf),
     /// It ended.
     #[error("the database ended as it started: {failure}")]
     Ended {
@@ -227,6 +230,9 @@ impl Start {
     pub async fn spawn(&self, role: Role) -> Result<(Server, Begun), StartError> {
         let spawn = |source| StartError::Spawn { program: self.program.clone(), source };
         let begun = Begun { log: self.error_log.clone(), from: self.begin_log().map_err(spawn)? };
+        if std::os::unix::net::UnixStream::connect(&self.socket).is_ok() {
+            return Err(StartError::Running(self.socket.clone()));
+        }
         // One that was killed leaves its socket, on which nobody would answer.
         match std::fs::remove_file(&self.socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(spawn(error)),

@@ -91,7 +91,7 @@ async fn a_relay_log_survives_sigkill_and_what_it_holds_can_be_applied_from_a_na
     assert_eq!(mainstay_database::mariadb::Position::from(found.last), before.received());
     let file = found.file.file_name().unwrap().to_string_lossy().into_owned();
 
-    // Without the name of a primary's log, several appliers crash the server (10.11.14): they compare it with the events'.
+    // Without the name of a primary's log, several appliers crash the server (10.11.14 and 10.11.19): they compare it with the events'.
     // From a place that is too early it stops, and does no harm.
     let from = |position: u64| {
         format!(

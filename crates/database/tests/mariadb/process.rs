@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use mainstay_database::mariadb::server::{Failure, Server, StartError};
 use mainstay_database::mariadb::{ActionError, Role, SqlError, view};
 
-use crate::servers::Servers;
+use mainstay_database::prepare;
+
+use crate::servers::{Authority, Member, Servers};
 
 fn failure(result: Result<(), StartError>) -> Failure {
     match result {
@@ -18,6 +20,9 @@ fn failure(result: Result<(), StartError>) -> Failure {
 async fn a_server_that_cannot_start_says_why_in_a_type() {
     let mut servers = Servers::stopped(2).await;
     servers.members[0].start(Role::Replica).await;
+    let again = servers.members[0].try_start(Role::Replica).await;
+    assert!(matches!(again, Err(StartError::Running(_))), "{again:?}");
+    servers.members[0].view().await;
     // The address of the first.
     let taken = servers.members[0].plan.listen;
     let own = std::mem::replace(&mut servers.members[1].plan.listen, taken);
@@ -107,4 +112,38 @@ async fn the_next_keeper_adopts_a_server_and_can_watch_and_kill_it() {
     adopted.kill().await.unwrap();
     drop(first);
     assert!(Server::adopt(identity).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn the_servers_own_user_is_let_in_without_a_password_and_nobody_else_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+    if crate::servers::user() != "root" {
+        return;
+    }
+    let folder = crate::servers::folder();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut member = Member::new(folder.path(), 0, &Authority::new());
+    "nobody".clone_into(&mut member.place.user);
+    member.start.become_user = Some("nobody".to_owned());
+    prepare(&member.plan, &member.place).unwrap();
+    for path in [&member.place.run, &member.tls.key, folder.path()] {
+        assert!(
+            std::process::Command::new("chown").arg("-R").arg("nobody").arg(path).status().unwrap().success()
+        );
+    }
+    let mut servers = Servers::of(folder, member);
+    servers.members[0].start(Role::Replica).await;
+    let as_user = |user: &str, account: &str| {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid", user, "--clear-groups", "mariadb", "--no-defaults", "--batch", "-N"]);
+        command
+            .arg(format!("--user={account}"))
+            .arg(format!("--socket={}", servers.members[0].start.socket.display()));
+        let output = command.args(["-e", "SELECT CURRENT_USER()"]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    assert_eq!(as_user("nobody", "nobody"), "nobody@localhost");
+    assert_eq!(as_user("daemon", "nobody"), "");
+    assert_eq!(as_user("nobody", "root"), "");
+    assert_eq!(servers.members[0].value("SELECT CURRENT_USER()").await, "root@localhost");
 }

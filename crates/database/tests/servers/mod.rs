@@ -64,6 +64,11 @@ impl Servers {
         servers
     }
 
+    /// One server as it was made.
+    pub fn of(folder: tempfile::TempDir, member: Member) -> Self {
+        Self { members: vec![member], folder }
+    }
+
     /// A primary (the first) and replicas that acknowledge. The primary is open, and its commits wait.
     pub async fn running(count: u8) -> Self {
         let mut servers = Self::stopped(count).await;
@@ -140,7 +145,7 @@ impl Member {
             },
             tls: authority.certificate(&place.run, address),
             start: Start {
-                program: "/usr/sbin/mariadbd".into(),
+                program: program(),
                 file: place.run.join("my.cnf"),
                 error_log: folder.join("error.log"),
                 socket: place.socket(),
@@ -308,6 +313,19 @@ impl Member {
             .collect()
     }
 
+    /// Waits until exactly these rows are visible.
+    pub async fn shows(&self, expected: &[u64]) {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let ids = self.ids().await;
+            if ids == expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "in vain: {expected:?}, but {ids:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub fn error_log(&self) -> String {
         fs::read_to_string(&self.start.error_log).unwrap_or_default()
     }
@@ -329,6 +347,11 @@ pub fn insert(id: u64) -> String {
 /// The replication status' columns, by name.
 pub async fn slave_status(member: &Member, column: &str) -> String {
     member.query("SHOW SLAVE STATUS").await.value(0, column).unwrap_or_default().to_owned()
+}
+
+/// The installed server, or another version that is to be tried before it is installed.
+pub fn program() -> PathBuf {
+    std::env::var_os("MAINSTAY_MARIADBD").map_or_else(|| "/usr/sbin/mariadbd".into(), PathBuf::from)
 }
 
 pub fn user() -> String {
@@ -387,7 +410,7 @@ impl Authority {
 
 /// The data folder that all begin with, made once: accounts of five members, and a table to write into.
 async fn template() -> PathBuf {
-    let version = Command::new("/usr/sbin/mariadbd").arg("--version").output().unwrap();
+    let version = Command::new(program()).arg("--version").output().unwrap();
     let digest =
         version.stdout.iter().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
     let template = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mariadb-template-2-{digest:016x}"));
