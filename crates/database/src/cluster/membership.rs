@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::keys::{Key, Mode, State, Sync, Value};
+use super::keys::{Key, Mode, Promotion, State, Sync, Value};
 use super::machine::{Machine, Purpose, Removing};
 use super::position::Name;
 use super::rules::Rule;
@@ -35,8 +35,15 @@ impl Machine {
     /// Whether a replica streams from this server in this epoch.
     pub(super) fn is_healthy(&self, name: &Name) -> bool {
         let Some(member) = self.view.members.get(name) else { return false };
+        let member = &member.value;
         let attached = self.seen.as_ref().is_some_and(|seen| seen.attached.contains(name));
-        attached && member.value.streaming && member.value.state == State::Replica && Some(member.value.epoch) == self.open
+        // One whose disk is full is attached and takes nothing in.
+        let is_well = member.not_promotable.is_none() || member.promotion == Promotion::Never;
+        attached
+            && is_well
+            && member.streaming
+            && member.state == State::Replica
+            && Some(member.epoch) == self.open
     }
 
     fn note_losses(&mut self, sync: &Sync, now: Duration) {
@@ -124,11 +131,12 @@ impl Machine {
         let timing = &self.settings.timing;
         if rest.iter().all(|name| self.is_lost(name, timing.degrade_after, now)) && self.may_empty(&sync.members) {
             self.removing = Some(Removing { members: sync.members.clone(), excluded: None });
-        } else if rest.iter().all(|name| self.is_lost(name, timing.shrink_after, now))
+        } else if now.saturating_sub(excluded) >= timing.shrink_after
             && removing.members.iter().any(|member| self.view.members.contains_key(member))
         {
-            // Nobody else is left to acknowledge, and one came back: it has not left yet.
+            // Nobody else acknowledges either, and one came back: it has not left yet.
             self.removing = None;
+            self.lost_since.clear();
         }
         true
     }

@@ -16,6 +16,8 @@ pub(super) fn backoff(ends: usize) -> Duration {
     }
 }
 
+/// How long after a source was silent it is tried again.
+const SILENT_SOURCE_WAITS: Duration = Duration::from_secs(4);
 /// So often a primary may refuse a position until the data is given up.
 const REFUSALS: u32 = 3;
 
@@ -86,8 +88,7 @@ impl Machine {
     /// Under a leader that recovers: acknowledge nothing, apply what is there, and report.
     fn revoke(&mut self, epoch: Epoch, now: Duration) {
         let Some(seen) = self.seen_up().cloned() else { return };
-        let is_kept = self.is_flushed || !self.keeps(Rule::FlushBeforeReport);
-        if seen.io != Io::Off || seen.acknowledging || !is_kept {
+        if seen.io != Io::Off || seen.acknowledging || !self.is_flushed {
             return self.run(Job::Revoke, now);
         }
         self.revoked = self.revoked.max(epoch);
@@ -116,7 +117,7 @@ impl Machine {
             // A primary that fell and was started again refuses too, before the leader's key tells that it leads no more.
             if self.refusals < REFUSALS {
                 self.refusals += 1;
-                self.retry_at = now + Duration::from_secs(1);
+                self.follow_at = (leader.epoch, now + Duration::from_secs(1));
                 return self.run(Job::Revoke, now);
             }
             self.needs_seed = Some(format!("{} has no history for it (1236)", leader.server));
@@ -129,6 +130,11 @@ impl Machine {
             self.revoked = self.revoked.max(leader.epoch);
             if matches!(seen.io, Io::Streaming { .. }) {
                 self.refusals = 0;
+            }
+            // A source that is silent is let go of before its lease ends: it takes a whole second to hang up on it.
+            if seen.io == (Io::Streaming { alive: false }) {
+                self.follow_at = (leader.epoch, now + SILENT_SOURCE_WAITS);
+                return self.run(Job::Revoke, now);
             }
             if seen.acknowledging != acknowledging {
                 self.run(Job::SetAcknowledging { on: acknowledging }, now);
@@ -150,6 +156,9 @@ impl Machine {
             if seen.sql == Sql::Off {
                 self.run(Job::RescueRelay, now);
             }
+            return;
+        }
+        if self.follow_at.0 == leader.epoch && now < self.follow_at.1 {
             return;
         }
         self.run(

@@ -83,6 +83,14 @@ impl World {
         if !database.answers() || database.starting || self.dice.one_in(4) {
             self.step(server, tick);
         } else {
+            if let Some(io) = self.servers[server].database.io
+                && io.connection != 0
+                && self.servers[io.source].database.answers()
+                && self.passes(server, io.source)
+                && let Some(io) = &mut self.servers[server].database.io
+            {
+                io.last_alive = now;
+            }
             let observed = self.observe(server);
             self.step(server, Event::Observed { taken_at: now, observed });
         }
@@ -95,9 +103,7 @@ impl World {
             None => Io::Off,
             Some(io) if io.connection == 0 => Io::Connecting,
             Some(io) => {
-                let source = &self.servers[io.source].database;
-                let alive = source.answers() && self.passes(server, io.source);
-                Io::Streaming { alive: alive || self.now - io.last_alive < Duration::from_millis(1200) }
+                Io::Streaming { alive: self.now - io.last_alive < Duration::from_millis(1200) }
             }
         };
         let bit = |index: &usize| database.dumps[*index] != 0;
@@ -120,6 +126,17 @@ impl World {
     }
 
     pub(super) fn tell(&mut self, server: usize, number: u64, event: Event) {
+        if !self.reaches_coordinator(server) {
+            match event {
+                // It was done, but nobody hears of it.
+                Event::Answer { id, outcome: Outcome::Won { .. } | Outcome::Lost { .. } } => {
+                    let event = Event::Answer { id, outcome: Outcome::Unknown };
+                    return self.after(ANSWER_WITHIN, What::Tell { server, keeper: number, event });
+                }
+                Event::LeaseRenewed { .. } => return,
+                _ => {}
+            }
+        }
         let Some(keeper) = self.keeper(server, number) else { return };
         if keeper.frozen {
             keeper.backlog.push(event);
@@ -385,7 +402,7 @@ impl World {
         if database.frozen {
             return self.after(Duration::from_millis(40), What::Probe { server, keeper, process, id, sent_at });
         }
-        if database.disk_full || database.read_only {
+        if database.disk_full || database.read_only || database.closing {
             let event = Event::Probed { id, sent_at, result: Probed::Failed("refused".to_owned()) };
             return self.after(Duration::from_millis(1), What::Tell { server, keeper, event });
         }
@@ -421,7 +438,14 @@ impl World {
         let event = match outcome {
             None if now >= ends => {
                 // The keeper gives up; the statement does not.
-                let event = Event::Failed { id, failure: Failure::TimedOut };
+                let database = &mut self.servers[server].database;
+                let failure = if database.closing && !database.frozen {
+                    Failure::Failed("a transaction waits".to_owned())
+                } else {
+                    Failure::TimedOut
+                };
+                database.closing = false;
+                let event = Event::Failed { id, failure };
                 if self.servers[server].database.frozen {
                     again(self, 20, Duration::MAX, job);
                 }
@@ -498,8 +522,11 @@ impl World {
             }
             Job::OpenWrites => self.servers[server].database.read_only = false,
             Job::CloseWrites => {
-                if !self.servers[server].database.waiting.is_empty() {
-                    return failed("a transaction waits");
+                // New commits wait behind it, and it behind those that wait for an acknowledgement.
+                let database = &mut self.servers[server].database;
+                database.closing = !database.waiting.is_empty();
+                if database.closing {
+                    return None;
                 }
                 let database = &mut self.servers[server].database;
                 database.read_only = true;

@@ -274,6 +274,9 @@ impl World {
             // It lies in the socket, and is executed when the server thaws, whatever the client made of it.
             return self.after(Duration::from_millis(40), What::Execute { server, id, tries: tries + 1 });
         }
+        if database.alive && database.closing && tries < 500 {
+            return self.after(Duration::from_millis(5), What::Execute { server, id, tries: tries + 1 });
+        }
         if !database.answers() || database.read_only || database.disk_full || !self.servers[server].is_up {
             return;
         }
