@@ -133,6 +133,8 @@ pub struct Machine {
     pub(super) retry_at: Duration,
     pub(super) crashes: Vec<Duration>,
     pub(super) needs_seed: Option<String>,
+    /// In this epoch, when its primary was last heard of.
+    pub(super) alive_at: Option<(Epoch, Duration)>,
     /// In this epoch, when the primary is followed again.
     pub(super) follow_at: (Epoch, Duration),
     /// How often the primary refused the position here.
@@ -213,6 +215,7 @@ impl Machine {
             retry_at: now,
             crashes: Vec::new(),
             needs_seed: None,
+            alive_at: None,
             follow_at: (Epoch(0), now),
             refusals: 0,
             is_hopeless: false,

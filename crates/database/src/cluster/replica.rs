@@ -16,6 +16,8 @@ pub(super) fn backoff(ends: usize) -> Duration {
     }
 }
 
+/// A source without a connection for so long is silent.
+const SILENT_AFTER: Duration = Duration::from_millis(1200);
 /// How long after a source was silent it is tried again.
 const SILENT_SOURCE_WAITS: Duration = Duration::from_secs(4);
 /// So often a primary may refuse a position until the data is given up.
@@ -132,7 +134,18 @@ impl Machine {
                 self.refusals = 0;
             }
             // A source that is silent is let go of before its lease ends: it takes a whole second to hang up on it.
-            if seen.io == (Io::Streaming { alive: false }) {
+            let is_silent = match seen.io {
+                Io::Streaming { alive: true } => {
+                    self.alive_at = Some((leader.epoch, now));
+                    false
+                }
+                Io::Streaming { alive: false } => true,
+                _ => self.alive_at.is_some_and(|(epoch, at)| {
+                    epoch == leader.epoch && now.saturating_sub(at) >= SILENT_AFTER
+                }),
+            };
+            if is_silent {
+                self.alive_at = None;
                 self.follow_at = (leader.epoch, now + SILENT_SOURCE_WAITS);
                 return self.run(Job::Revoke, now);
             }

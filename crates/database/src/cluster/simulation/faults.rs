@@ -97,9 +97,10 @@ impl World {
                 self.end_database(server);
             }
             Fault::Crash(server) => {
+                // Nothing says goodbye.
+                self.servers[server].is_up = false;
                 self.kill_keeper(server);
                 self.kill_database(server);
-                self.servers[server].is_up = false;
             }
             Fault::FreezeDatabase(server) => self.freeze_database(server),
             Fault::FreezeKeeper(server) => self.freeze_keeper(server),

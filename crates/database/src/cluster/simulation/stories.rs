@@ -12,6 +12,9 @@ const LIVES: u64 = 100;
 
 fn whole(seed: u64, plan: Plan) -> World {
     let mut world = World::new(seed, Plan { pace_ms: 5, ..plan });
+    for server in &mut world.servers {
+        server.lag_ms = server.lag_ms.min(8);
+    }
     become_whole(&mut world, false).unwrap();
     world
 }
