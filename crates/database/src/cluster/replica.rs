@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::keys::{Identity, Key, Leader, Mode, Phase, Promotion, State, Value};
-use super::machine::{Machine, Purpose, Server};
+use super::machine::Machine;
 use super::position::{Epoch, Name};
 use super::rules::Rule;
+use super::state::{Purpose, Server};
 use super::words::{Io, Job, Role, Sql, Stamp, Transaction};
 
 /// How long after so many ends in a row mariadbd is started again.
@@ -123,7 +124,10 @@ impl Machine {
                 return self.run(Job::Revoke, now);
             }
             self.needs_seed = Some(format!("{} has no history for it (1236)", leader.server));
-            self.report(format!("{} is to be seeded anew: the primary has no history for it", self.settings.me));
+            self.report(format!(
+                "{} is to be seeded anew: the primary has no history for it",
+                self.settings.me
+            ));
             return;
         }
         let follows = is_set_up && seen.io != Io::Off && seen.sql == Sql::Running;
@@ -159,9 +163,11 @@ impl Machine {
         }
         let position = seen.received.later(seen.applied);
         if !self.view.is_history(stamp.epoch, position) && self.keeps(Rule::CheckLineage) {
-            let shared = self.view.history.range(stamp.epoch.next()..).map(|(_, entry)| entry.value.promotion_gtid);
+            let shared =
+                self.view.history.range(stamp.epoch.next()..).map(|(_, entry)| entry.value.promotion_gtid);
             self.keep_beyond = shared.min_by_key(|gtid| gtid.seq);
-            self.needs_seed = Some(format!("it has transactions up to {position} that were never acknowledged"));
+            self.needs_seed =
+                Some(format!("it has transactions up to {position} that were never acknowledged"));
             self.report(format!("{} has transactions that are no part of history", self.settings.me));
             return;
         }
@@ -193,7 +199,8 @@ impl Machine {
     /// Leaves the synchronous set first: as long as it may be asked what it has, its data stays.
     fn give_up_data(&mut self, leader: Option<&Leader>, now: Duration) {
         let Some(leader) = leader.filter(|leader| leader.phase == Phase::Open) else { return };
-        let Some(from) = self.donor(leader).filter(|_| !self.is_paused() && !self.is_of_set(leader.epoch)) else {
+        let Some(from) = self.donor(leader).filter(|_| !self.is_paused() && !self.is_of_set(leader.epoch))
+        else {
             return;
         };
         if self.is_up() {
@@ -217,22 +224,16 @@ impl Machine {
             return;
         }
         let me = self.settings.me.clone();
-        match &self.view.identity {
-            Some(identity) => {
-                if identity.value.initialised_by == me && self.view.epoch.is_none() {
-                    self.run(Job::Initialise, now);
-                }
+        if let Some(identity) = &self.view.identity {
+            if identity.value.initialised_by == me && self.view.epoch.is_none() {
+                self.run(Job::Initialise, now);
             }
-            None => {
-                if self.promotion_of(&me) == Promotion::Never || !self.may_transact(now) {
-                    return;
-                }
-                let cluster = format!("{me}-{}", self.wall_ms);
-                let identity = Identity { cluster, initialised_by: me };
-                let compare = vec![(Key::Identity, 0), (Key::Epoch, 0)];
-                let put = vec![(Value::Identity(identity), None)];
-                self.transact(Purpose::Other, Transaction { compare, put, delete: Vec::new() });
-            }
+        } else if self.promotion_of(&me) != Promotion::Never && self.may_transact(now) {
+            let cluster = format!("{me}-{}", self.wall_ms);
+            let identity = Identity { cluster, initialised_by: me };
+            let compare = vec![(Key::Identity, 0), (Key::Epoch, 0)];
+            let put = vec![(Value::Identity(identity), None)];
+            self.transact(Purpose::Other, Transaction { compare, put, delete: Vec::new() });
         }
     }
 
@@ -240,7 +241,8 @@ impl Machine {
     /// time.
     fn donor(&self, leader: &Leader) -> Option<Name> {
         let others_copy = self.view.members.iter().any(|(name, member)| {
-            *name < self.settings.me && matches!(member.value.state, State::Seeding | State::NeedsSeed | State::Absent)
+            *name < self.settings.me
+                && matches!(member.value.state, State::Seeding | State::NeedsSeed | State::Absent)
         });
         if others_copy {
             return None;

@@ -26,7 +26,10 @@ impl World {
 
     /// A replica, by its number among the replicas.
     fn replica(&self, number: usize) -> usize {
-        (0..self.servers.len()).filter(|server| *server != self.primary()).nth(number).expect("it has so many")
+        (0..self.servers.len())
+            .filter(|server| *server != self.primary())
+            .nth(number)
+            .expect("it has so many")
     }
 
     fn pass(&mut self, millis: u64) {
@@ -119,7 +122,11 @@ fn the_primary_goes_on_while_there_is_no_coordinator() {
         assert!(world.now - world.acknowledged_at < Duration::from_millis(500), "seed {seed}");
         world.heal(Fault::CoordinatorDown);
         become_whole(&mut world, true).unwrap();
-        assert_eq!((world.primary(), world.failovers), (primary, 1), "seed {seed}: it takes its epoch up again");
+        assert_eq!(
+            (world.primary(), world.failovers),
+            (primary, 1),
+            "seed {seed}: it takes its epoch up again"
+        );
     }
 }
 
@@ -244,8 +251,9 @@ fn unanswered(seed: u64, broken: Option<Rule>) -> Result<(), String> {
     world.fault(Fault::Crash(replica));
     world.pass(6000);
     world.heal(Fault::Crash(replica));
-    let is_strict =
-        |world: &World| world.coordinator.view.sync.as_ref().is_some_and(|sync| sync.value.mode == Mode::Strict);
+    let is_strict = |world: &World| {
+        world.coordinator.view.sync.as_ref().is_some_and(|sync| sync.value.mode == Mode::Strict)
+    };
     while !is_strict(&world) {
         world.run_until(world.now + Duration::from_micros(100));
     }
