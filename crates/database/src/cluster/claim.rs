@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::keys::{Given, Intent, Key, Leader, Mode, Phase, Promotion, Value};
-use super::machine::{Machine, Purpose};
+use super::machine::Machine;
 use super::position::{Epoch, Name};
 use super::rules::Rule;
+use super::state::Purpose;
 use super::words::{Sql, Transaction};
 
 /// Changes of leader are counted over this time.
@@ -173,8 +174,7 @@ impl Machine {
         if self.view.leader.is_some() || !is_ours || !self.may_transact(now) {
             return;
         }
-        let leader =
-            Leader { epoch, server: me, phase: Phase::Open, since_ms: self.wall_ms, hold: None };
+        let leader = Leader { epoch, server: me, phase: Phase::Open, since_ms: self.wall_ms, hold: None };
         let compare = vec![(Key::Leader, 0), self.as_seen(Key::Epoch)];
         let put = vec![(Value::Leader(leader), Some(lease.id))];
         self.transact(Purpose::Resume, Transaction { compare, put, delete: Vec::new() });

@@ -14,10 +14,9 @@ pub(super) fn of(job: &Job) -> Duration {
             Duration::from_secs(5)
         }
         Job::Drain { .. } | Job::CatchUp { .. } => Duration::from_mins(1),
-        Job::RescueRelay => Duration::from_mins(10),
         // Crash recovery of a large redo log.
         Job::Start { .. } => Duration::from_mins(30),
-        Job::Initialise | Job::KeepArtifact { .. } => Duration::from_mins(10),
+        Job::RescueRelay | Job::Initialise | Job::KeepArtifact { .. } => Duration::from_mins(10),
         Job::Seed { .. } => Duration::from_hours(48),
     }
 }

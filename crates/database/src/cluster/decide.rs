@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::keys::Phase;
-use super::machine::{Machine, Purpose, Server};
-use super::rules::Rule;
-use super::words::{Action, Job, Transaction};
 use super::keys::{Key, Value};
+use super::machine::Machine;
+use super::rules::Rule;
+use super::state::{Purpose, Server};
+use super::words::{Action, Job, Transaction};
 
 impl Machine {
     pub(super) fn decide(&mut self, now: Duration) {
@@ -46,9 +47,11 @@ impl Machine {
         if matches!(self.server, Server::Killing { .. }) {
             return;
         }
-        let other = self.view.leader.as_ref().is_some_and(|leader| {
-            leader.value.server != self.settings.me || leader.value.epoch > epoch
-        });
+        let other = self
+            .view
+            .leader
+            .as_ref()
+            .is_some_and(|leader| leader.value.server != self.settings.me || leader.value.epoch > epoch);
         let newer = self.view.epoch.as_ref().is_some_and(|given| given.value.epoch > epoch);
         if (other || newer) && self.keeps(Rule::YieldToEpoch) {
             self.end_writes("another epoch was given", now);
@@ -102,8 +105,7 @@ impl Machine {
     }
 
     fn ask_for_lease(&mut self, now: Duration) {
-        let asked_lately =
-            self.lease_asked.is_some_and(|at| now.saturating_sub(at) < Duration::from_secs(2));
+        let asked_lately = self.lease_asked.is_some_and(|at| now.saturating_sub(at) < Duration::from_secs(2));
         if self.lease.is_none() && !asked_lately {
             self.lease_asked = Some(now);
             self.actions.push(Action::GrantLease);

@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use super::keys::{Key, Mode, State, Sync, Value};
-use super::machine::{Machine, Purpose, Removing};
+use super::keys::{Key, Mode, Promotion, State, Sync, Value};
+use super::machine::Machine;
 use super::position::Name;
 use super::rules::Rule;
+use super::state::{Purpose, Removing};
 use super::words::{Job, Transaction};
 
 /// A replica that is this far behind gains nothing for the set yet.
@@ -35,8 +36,15 @@ impl Machine {
     /// Whether a replica streams from this server in this epoch.
     pub(super) fn is_healthy(&self, name: &Name) -> bool {
         let Some(member) = self.view.members.get(name) else { return false };
+        let member = &member.value;
         let attached = self.seen.as_ref().is_some_and(|seen| seen.attached.contains(name));
-        attached && member.value.streaming && member.value.state == State::Replica && Some(member.value.epoch) == self.open
+        // One whose disk is full is attached and takes nothing in.
+        let is_well = member.not_promotable.is_none() || member.promotion == Promotion::Never;
+        attached
+            && is_well
+            && member.streaming
+            && member.state == State::Replica
+            && Some(member.epoch) == self.open
     }
 
     fn note_losses(&mut self, sync: &Sync, now: Duration) {
@@ -122,13 +130,16 @@ impl Machine {
         }
         // Without that proof the others may have gone as well.
         let timing = &self.settings.timing;
-        if rest.iter().all(|name| self.is_lost(name, timing.degrade_after, now)) && self.may_empty(&sync.members) {
+        if rest.iter().all(|name| self.is_lost(name, timing.degrade_after, now))
+            && self.may_empty(&sync.members)
+        {
             self.removing = Some(Removing { members: sync.members.clone(), excluded: None });
-        } else if rest.iter().all(|name| self.is_lost(name, timing.shrink_after, now))
+        } else if now.saturating_sub(excluded) >= timing.shrink_after
             && removing.members.iter().any(|member| self.view.members.contains_key(member))
         {
-            // Nobody else is left to acknowledge, and one came back: it has not left yet.
+            // Nobody else acknowledges either, and one came back: it has not left yet.
             self.removing = None;
+            self.lost_since.clear();
         }
         true
     }
@@ -143,7 +154,11 @@ impl Machine {
         };
         let lost = |machine: &Self, after| {
             let seed_first = |name: &&Name| (!needs_seed(machine, name), (*name).clone());
-            sync.members.iter().filter(|name| machine.is_lost(name, after, now)).min_by_key(seed_first).cloned()
+            sync.members
+                .iter()
+                .filter(|name| machine.is_lost(name, after, now))
+                .min_by_key(seed_first)
+                .cloned()
         };
         if healthy {
             if let Some(member) = lost(self, timing.shrink_after) {
@@ -189,9 +204,9 @@ impl Machine {
             self.run(Job::SetSemiSync { on: true }, now);
             return;
         }
-        let proven = self.acknowledged.is_some_and(|sent| {
-            sent >= self.set_since && self.semi_since.is_some_and(|since| sent >= since)
-        });
+        let proven = self
+            .acknowledged
+            .is_some_and(|sent| sent >= self.set_since && self.semi_since.is_some_and(|since| sent >= since));
         if !sync.members.is_empty() && (proven && acknowledges || !self.keeps(Rule::ProveBeforeStrict)) {
             self.write_set(sync, sync.members.clone(), Mode::Strict, now);
             return;
@@ -203,7 +218,8 @@ impl Machine {
             && self.semi_since.is_some_and(|since| now.saturating_sub(since) >= timing.degrade_after);
         if waits_in_vain && sync.mode == Mode::Unprotected {
             self.write_set(sync, sync.members.clone(), Mode::Degraded, now);
-        } else if waits_in_vain || semi_sync && !self.waits_for_replicas(sync.mode) && sync.members.is_empty() {
+        } else if waits_in_vain || semi_sync && !self.waits_for_replicas(sync.mode) && sync.members.is_empty()
+        {
             self.run(Job::SetSemiSync { on: false }, now);
         }
     }

@@ -3,6 +3,7 @@
 mod claim;
 mod deadlines;
 mod decide;
+mod intake;
 mod keys;
 mod machine;
 mod membership;
@@ -14,6 +15,7 @@ mod rules;
 mod serve;
 #[cfg(test)]
 mod simulation;
+mod state;
 mod view;
 mod words;
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::keys::{Intent, Key, Member, Phase, State, Value};
-use super::machine::{Machine, Purpose, Server};
+use super::machine::Machine;
 use super::position::{Epoch, Gtid};
+use super::state::{Purpose, Server};
 use super::words::{Io, Job, Transaction};
 
 /// How often a position is told that others wait for.
@@ -64,7 +65,9 @@ impl Machine {
             leader.value.phase == Phase::Recovering && self.revoked >= leader.value.epoch
         });
         let state = match self.server {
-            _ if matches!(self.job.as_ref().map(|running| &running.job), Some(Job::Seed { .. })) => State::Seeding,
+            _ if matches!(self.job.as_ref().map(|running| &running.job), Some(Job::Seed { .. })) => {
+                State::Seeding
+            }
             Server::NoData => State::Absent,
             _ if self.needs_seed.is_some() => State::NeedsSeed,
             Server::Down | Server::Killing { .. } => State::Down,

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::keys::{History, Intent, Key, Leader, Member, Mode, Phase, Promotion, State, Sync, Value};
-use super::machine::{Machine, Plan, Purpose, Recovery, Server};
+use super::machine::Machine;
 use super::position::{Epoch, Gtid, Name};
 use super::rules::Rule;
+use super::state::{Plan, Purpose, Recovery, Server};
 use super::words::{Io, Job, Observed, Sql, Transaction};
 
 /// Epochs that are remembered.
@@ -86,7 +87,7 @@ impl Machine {
             }
             return self.end_intent(format!("{to} cannot lead: {cannot:?}"), now);
         }
-        let Some(survey) = self.survey(epoch, now) else { return };
+        let survey = self.survey(epoch, now);
         if !survey.missing.is_empty() {
             let names: Vec<&str> = survey.missing.iter().map(Name::as_str).collect();
             let names = names.join(", ");
@@ -122,7 +123,7 @@ impl Machine {
     }
 
     /// Reads the reports: who has not revoked yet, and who has the most.
-    fn survey(&mut self, epoch: Epoch, now: Duration) -> Option<Survey> {
+    fn survey(&mut self, epoch: Epoch, now: Duration) -> Survey {
         let me = self.settings.me.clone();
         let mut missing = Vec::new();
         let mut best: Option<(Name, Gtid)> = None;
@@ -131,11 +132,10 @@ impl Machine {
             let sync = &sync.value;
             let required: Vec<Name> = match sync.mode {
                 Mode::Strict if self.keeps(Rule::RevokeAll) => sync.members.clone(),
-                Mode::Strict => Vec::new(),
                 Mode::Degraded | Mode::Unprotected if self.keeps(Rule::OnlyTheLastPrimary) => {
                     vec![sync.primary.clone()]
                 }
-                Mode::Degraded | Mode::Unprotected => Vec::new(),
+                _ => Vec::new(),
             };
             missing = required
                 .into_iter()
@@ -162,7 +162,7 @@ impl Machine {
                 best = Some((name.clone(), member.received));
             }
         }
-        Some(Survey { missing, best, loss_accepted })
+        Survey { missing, best, loss_accepted }
     }
 
     /// The reports of those that revoked for this epoch.
@@ -175,9 +175,9 @@ impl Machine {
     }
 
     fn is_member_of_history(&self, member: &Member) -> bool {
-        member.lineage.is_some_and(|lineage| {
-            self.view.is_history(lineage, member.received.later(member.applied))
-        })
+        member
+            .lineage
+            .is_some_and(|lineage| self.view.is_history(lineage, member.received.later(member.applied)))
     }
 
     /// Another that has as much and could lead.
@@ -188,7 +188,14 @@ impl Machine {
             .map(|(name, _)| name.clone())
     }
 
-    fn yield_or_catch_up(&mut self, leader: &Leader, name: &Name, best: Gtid, seen: &Observed, now: Duration) {
+    fn yield_or_catch_up(
+        &mut self,
+        leader: &Leader,
+        name: &Name,
+        best: Gtid,
+        seen: &Observed,
+        now: Duration,
+    ) {
         let Some(member) = self.view.members.get(name).map(|member| member.value.clone()) else { return };
         if member.not_promotable.is_none() && !self.was_called(leader.epoch) {
             return self.hand_over("another has more", name.clone(), now);

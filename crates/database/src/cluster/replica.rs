@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::keys::{Identity, Key, Leader, Mode, Phase, Promotion, State, Value};
-use super::machine::{Machine, Purpose, Server};
+use super::machine::Machine;
 use super::position::{Epoch, Name};
 use super::rules::Rule;
+use super::state::{Purpose, Server};
 use super::words::{Io, Job, Role, Sql, Stamp, Transaction};
 
 /// How long after so many ends in a row mariadbd is started again.
@@ -16,6 +17,10 @@ pub(super) fn backoff(ends: usize) -> Duration {
     }
 }
 
+/// A source without a connection for so long is silent.
+const SILENT_AFTER: Duration = Duration::from_millis(1200);
+/// How long after a source was silent it is tried again.
+const SILENT_SOURCE_WAITS: Duration = Duration::from_secs(4);
 /// So often a primary may refuse a position until the data is given up.
 const REFUSALS: u32 = 3;
 
@@ -86,8 +91,7 @@ impl Machine {
     /// Under a leader that recovers: acknowledge nothing, apply what is there, and report.
     fn revoke(&mut self, epoch: Epoch, now: Duration) {
         let Some(seen) = self.seen_up().cloned() else { return };
-        let is_kept = self.is_flushed || !self.keeps(Rule::FlushBeforeReport);
-        if seen.io != Io::Off || seen.acknowledging || !is_kept {
+        if seen.io != Io::Off || seen.acknowledging || !self.is_flushed {
             return self.run(Job::Revoke, now);
         }
         self.revoked = self.revoked.max(epoch);
@@ -116,11 +120,14 @@ impl Machine {
             // A primary that fell and was started again refuses too, before the leader's key tells that it leads no more.
             if self.refusals < REFUSALS {
                 self.refusals += 1;
-                self.retry_at = now + Duration::from_secs(1);
+                self.follow_at = (leader.epoch, now + Duration::from_secs(1));
                 return self.run(Job::Revoke, now);
             }
             self.needs_seed = Some(format!("{} has no history for it (1236)", leader.server));
-            self.report(format!("{} is to be seeded anew: the primary has no history for it", self.settings.me));
+            self.report(format!(
+                "{} is to be seeded anew: the primary has no history for it",
+                self.settings.me
+            ));
             return;
         }
         let follows = is_set_up && seen.io != Io::Off && seen.sql == Sql::Running;
@@ -129,6 +136,22 @@ impl Machine {
             self.revoked = self.revoked.max(leader.epoch);
             if matches!(seen.io, Io::Streaming { .. }) {
                 self.refusals = 0;
+            }
+            // A source that is silent is let go of before its lease ends: it takes a whole second to hang up on it.
+            let is_silent = match seen.io {
+                Io::Streaming { alive: true } => {
+                    self.alive_at = Some((leader.epoch, now));
+                    false
+                }
+                Io::Streaming { alive: false } => true,
+                _ => self.alive_at.is_some_and(|(epoch, at)| {
+                    epoch == leader.epoch && now.saturating_sub(at) >= SILENT_AFTER
+                }),
+            };
+            if is_silent {
+                self.alive_at = None;
+                self.follow_at = (leader.epoch, now + SILENT_SOURCE_WAITS);
+                return self.run(Job::Revoke, now);
             }
             if seen.acknowledging != acknowledging {
                 self.run(Job::SetAcknowledging { on: acknowledging }, now);
@@ -140,9 +163,11 @@ impl Machine {
         }
         let position = seen.received.later(seen.applied);
         if !self.view.is_history(stamp.epoch, position) && self.keeps(Rule::CheckLineage) {
-            let shared = self.view.history.range(stamp.epoch.next()..).map(|(_, entry)| entry.value.promotion_gtid);
+            let shared =
+                self.view.history.range(stamp.epoch.next()..).map(|(_, entry)| entry.value.promotion_gtid);
             self.keep_beyond = shared.min_by_key(|gtid| gtid.seq);
-            self.needs_seed = Some(format!("it has transactions up to {position} that were never acknowledged"));
+            self.needs_seed =
+                Some(format!("it has transactions up to {position} that were never acknowledged"));
             self.report(format!("{} has transactions that are no part of history", self.settings.me));
             return;
         }
@@ -150,6 +175,9 @@ impl Machine {
             if seen.sql == Sql::Off {
                 self.run(Job::RescueRelay, now);
             }
+            return;
+        }
+        if self.follow_at.0 == leader.epoch && now < self.follow_at.1 {
             return;
         }
         self.run(
@@ -171,7 +199,8 @@ impl Machine {
     /// Leaves the synchronous set first: as long as it may be asked what it has, its data stays.
     fn give_up_data(&mut self, leader: Option<&Leader>, now: Duration) {
         let Some(leader) = leader.filter(|leader| leader.phase == Phase::Open) else { return };
-        let Some(from) = self.donor(leader).filter(|_| !self.is_paused() && !self.is_of_set(leader.epoch)) else {
+        let Some(from) = self.donor(leader).filter(|_| !self.is_paused() && !self.is_of_set(leader.epoch))
+        else {
             return;
         };
         if self.is_up() {
@@ -195,22 +224,16 @@ impl Machine {
             return;
         }
         let me = self.settings.me.clone();
-        match &self.view.identity {
-            Some(identity) => {
-                if identity.value.initialised_by == me && self.view.epoch.is_none() {
-                    self.run(Job::Initialise, now);
-                }
+        if let Some(identity) = &self.view.identity {
+            if identity.value.initialised_by == me && self.view.epoch.is_none() {
+                self.run(Job::Initialise, now);
             }
-            None => {
-                if self.promotion_of(&me) == Promotion::Never || !self.may_transact(now) {
-                    return;
-                }
-                let cluster = format!("{me}-{}", self.wall_ms);
-                let identity = Identity { cluster, initialised_by: me };
-                let compare = vec![(Key::Identity, 0), (Key::Epoch, 0)];
-                let put = vec![(Value::Identity(identity), None)];
-                self.transact(Purpose::Other, Transaction { compare, put, delete: Vec::new() });
-            }
+        } else if self.promotion_of(&me) != Promotion::Never && self.may_transact(now) {
+            let cluster = format!("{me}-{}", self.wall_ms);
+            let identity = Identity { cluster, initialised_by: me };
+            let compare = vec![(Key::Identity, 0), (Key::Epoch, 0)];
+            let put = vec![(Value::Identity(identity), None)];
+            self.transact(Purpose::Other, Transaction { compare, put, delete: Vec::new() });
         }
     }
 
@@ -218,7 +241,8 @@ impl Machine {
     /// time.
     fn donor(&self, leader: &Leader) -> Option<Name> {
         let others_copy = self.view.members.iter().any(|(name, member)| {
-            *name < self.settings.me && matches!(member.value.state, State::Seeding | State::NeedsSeed | State::Absent)
+            *name < self.settings.me
+                && matches!(member.value.state, State::Seeding | State::NeedsSeed | State::Absent)
         });
         if others_copy {
             return None;

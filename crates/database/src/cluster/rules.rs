@@ -21,8 +21,6 @@ pub(super) enum Rule {
     StartAsSlave,
     /// A replica loses nothing by a start: it starts as MASTER, which commits all that its binary log has.
     StartReplicasWhole,
-    /// What a former primary reports is on its disk.
-    FlushBeforeReport,
     /// Where nobody is proven to have everything, only the last primary leads.
     OnlyTheLastPrimary,
     /// A set is strict at the opening only if one of it has everything.

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::keys::{Given, Intent, Key, Promotion, Released, Value};
-use super::machine::{Leaving, Machine, Probing, Purpose, Server};
+use super::machine::Machine;
 use super::position::Name;
+use super::state::{Leaving, Probing, Purpose, Server};
 use super::words::{Action, Job, Stamp, Transaction};
 
 /// Probes that mariadbd refuses in a row until it is taken to write nothing.
@@ -59,9 +60,7 @@ impl Machine {
         if self.open.is_none() || !self.is_up() || self.leaving.is_some() || self.probing.is_some() {
             return;
         }
-        let is_due = self
-            .probed
-            .is_none_or(|at| now.saturating_sub(at) >= self.settings.timing.probe_every)
+        let is_due = self.probed.is_none_or(|at| now.saturating_sub(at) >= self.settings.timing.probe_every)
             || self.removing.as_ref().is_some_and(|removing| removing.excluded > self.probed)
             || self.semi_since > self.probed;
         if is_due && now >= self.probe_at {
@@ -96,14 +95,12 @@ impl Machine {
         if self.flight.is_some() {
             return;
         }
-        match self.refusal(&to) {
-            Some(reason) => self.end_intent(format!("no switchover to {to}: {reason}"), now),
-            None => {
-                let why = "switchover".to_owned();
-                self.leaving = Some(Leaving { why, to, since: now, closed: None, planned: true });
-                self.close_failures = 0;
-            }
+        if let Some(reason) = self.refusal(&to) {
+            return self.end_intent(format!("no switchover to {to}: {reason}"), now);
         }
+        let why = "switchover".to_owned();
+        self.leaving = Some(Leaving { why, to, since: now, closed: None, planned: true });
+        self.close_failures = 0;
     }
 
     fn refusal(&self, to: &Name) -> Option<String> {
@@ -145,7 +142,8 @@ impl Machine {
             }
             return;
         };
-        let is_there = self.view.members.get(&leaving.to).is_some_and(|member| member.value.applied.reaches(closed));
+        let is_there =
+            self.view.members.get(&leaving.to).is_some_and(|member| member.value.applied.reaches(closed));
         if is_there || !leaving.planned {
             return self.release(&leaving.why, Some(leaving.to), now);
         }
@@ -183,7 +181,10 @@ impl Machine {
             delete.push(Key::Intent);
         }
         self.report(format!("{} lets go of epoch {}: {why}", self.settings.me, leader.value.epoch));
-        self.transact(Purpose::Release, Transaction { compare, put: vec![(Value::Epoch(given), None)], delete });
+        self.transact(
+            Purpose::Release,
+            Transaction { compare, put: vec![(Value::Epoch(given), None)], delete },
+        );
     }
 
     pub(super) fn is_paused(&self) -> bool {

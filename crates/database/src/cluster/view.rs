@@ -103,7 +103,8 @@ impl View {
                 return true;
             }
             // What was pruned is not known.
-            if expected.is_some_and(|previous| previous != *epoch) || !entry.value.promotion_gtid.reaches(position)
+            if expected.is_some_and(|previous| previous != *epoch)
+                || !entry.value.promotion_gtid.reaches(position)
             {
                 return false;
             }

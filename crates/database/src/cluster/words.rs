@@ -74,7 +74,7 @@ impl Timing {
             degrade_after: ttl,
             unresponsive_after: ttl,
             claim_step: Duration::from_millis(150),
-            resume_grace: Duration::from_millis(500),
+            resume_grace: Duration::from_millis(1500),
             report_every: Duration::from_secs(1),
             switchover_within: Duration::from_millis(1500),
         }

@@ -77,12 +77,19 @@ impl World {
         let leader = self.coordinator.view.leader.as_ref();
         let is_so = leader.is_some_and(|leader| {
             leader.value.server == self.servers[server].name
-                && leader.lease.and_then(|lease| self.coordinator.leases.get(&lease)).is_some_and(|ends| *ends > now)
+                && leader
+                    .lease
+                    .and_then(|lease| self.coordinator.leases.get(&lease))
+                    .is_some_and(|ends| *ends > now)
         });
         // It may have let go itself, and not know that this was done.
         let let_go = self.coordinator.view.epoch.as_ref().is_some_and(|given| given.value.released.is_some());
         let another = leader.is_some_and(|leader| leader.value.server != self.servers[server].name);
-        if !is_so && !self.coordinator.is_down && (another || !let_go) && keeper.machine.open_epoch().is_some() {
+        if !is_so
+            && !self.coordinator.is_down
+            && (another || !let_go)
+            && keeper.machine.open_epoch().is_some()
+        {
             self.violate(format!("{server} is certain of a lease that has ended"));
         }
     }
@@ -118,12 +125,18 @@ impl World {
         let count = self.servers.len();
         let primary = self.index(&leader.value.server);
         let database = &self.servers[primary].database;
-        let is_protected = count == 1 || sync.value.mode == Mode::Strict && sync.value.members.len() == count - 1;
+        let is_protected =
+            count == 1 || sync.value.mode == Mode::Strict && sync.value.members.len() == count - 1;
         leader.value.phase == Phase::Open
             && is_protected
             && database.answers()
             && !database.read_only
-            && view.members.values().filter(|member| member.value.streaming && member.value.state == State::Replica).count() == count - 1
+            && view
+                .members
+                .values()
+                .filter(|member| member.value.streaming && member.value.state == State::Replica)
+                .count()
+                == count - 1
             && self.now.saturating_sub(self.acknowledged_at) < Duration::from_secs(1)
     }
 

@@ -42,7 +42,6 @@ impl World {
         }
         let other = self.dice.roll(count) as usize;
         match self.dice.roll(44) {
-            0..=3 => Fault::KillDatabase(server),
             4..=6 => Fault::KillKeeper(server),
             7..=8 => Fault::KillBoth(server),
             9..=12 => Fault::Crash(server),
@@ -73,7 +72,8 @@ impl World {
         for _ in 0..self.plan.faults {
             let fault = self.any_fault();
             let begins = self.dice.millis(0, 9000);
-            let lasts = if self.dice.one_in(2) { self.dice.millis(100, 2500) } else { self.dice.millis(500, 6000) };
+            let lasts =
+                if self.dice.one_in(2) { self.dice.millis(100, 2500) } else { self.dice.millis(500, 6000) };
             self.after(begins, What::Fault(fault));
             self.after(begins + lasts, What::Heal(fault));
             // Two at the same moment are worth more than two by chance.
@@ -97,9 +97,10 @@ impl World {
                 self.end_database(server);
             }
             Fault::Crash(server) => {
+                // Nothing says goodbye.
+                self.servers[server].is_up = false;
                 self.kill_keeper(server);
                 self.kill_database(server);
-                self.servers[server].is_up = false;
             }
             Fault::FreezeDatabase(server) => self.freeze_database(server),
             Fault::FreezeKeeper(server) => self.freeze_keeper(server),
@@ -244,7 +245,12 @@ impl World {
         self.calm = true;
         self.ambushes = 0;
         for server in 0..self.servers.len() {
-            for fault in [Fault::Unplug(server), Fault::FillDisk(server), Fault::FreezeBoth(server), Fault::Crash(server)] {
+            for fault in [
+                Fault::Unplug(server),
+                Fault::FillDisk(server),
+                Fault::FreezeBoth(server),
+                Fault::Crash(server),
+            ] {
                 self.heal(fault);
             }
             self.servers[server].lag_ms = self.servers[server].lag_ms.min(50);

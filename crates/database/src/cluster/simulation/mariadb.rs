@@ -62,6 +62,8 @@ pub(super) struct Database {
     pub(super) applying: bool,
     pub(super) acknowledging: bool,
     pub(super) read_only: bool,
+    /// Somebody waits to switch `read_only` on.
+    pub(super) closing: bool,
     pub(super) semi_sync: bool,
     /// A bit for each server whose account is unlocked.
     pub(super) admitted: u32,
@@ -92,6 +94,7 @@ impl Database {
             applying: false,
             acknowledging: false,
             read_only: true,
+            closing: false,
             semi_sync: false,
             admitted: 0,
             dumps: vec![0; servers],
@@ -132,6 +135,7 @@ impl Database {
         self.applying = false;
         self.acknowledging = false;
         self.read_only = true;
+        self.closing = false;
         self.semi_sync = false;
         self.dumps.fill(0);
         self.waiting.clear();

@@ -40,7 +40,9 @@ impl World {
 
     pub(super) fn connect(&mut self, server: usize, process: u64) {
         let database = &self.servers[server].database;
-        let Some(io) = database.io.filter(|io| database.process == process && io.connection == 0) else { return };
+        let Some(io) = database.io.filter(|io| database.process == process && io.connection == 0) else {
+            return;
+        };
         let source = io.source;
         let from = &self.servers[source].database;
         let is_let_in = from.admitted & (1 << server) != 0;
@@ -60,7 +62,8 @@ impl World {
             (None, _) => {}
             (Some(last), Some(Some(there))) if last == there => {}
             (Some(last), Some(Some(there))) if last.server == there.server => {
-                return self.violate(format!("nobody noticed that {server} and {source} differ at {received}"));
+                return self
+                    .violate(format!("nobody noticed that {server} and {source} differ at {received}"));
             }
             // Error 1236: the source has no such position.
             _ => {
@@ -80,7 +83,10 @@ impl World {
         if acknowledging {
             let delay = self.latency();
             let upto = received;
-            self.after(delay, What::Acknowledge { source, process: source_process, from: server, connection, upto });
+            self.after(
+                delay,
+                What::Acknowledge { source, process: source_process, from: server, connection, upto },
+            );
         }
         if upto > received {
             let delay = self.latency();
@@ -114,7 +120,8 @@ impl World {
         }
         let waits = !self.passes(server, source) || database.frozen || database.disk_full;
         if waits {
-            return self.after(Duration::from_millis(40), What::Deliver { server, process, connection, upto });
+            return self
+                .after(Duration::from_millis(40), What::Deliver { server, process, connection, upto });
         }
         let received = database.received();
         let upto = upto.min(self.servers[source].database.log.len());
@@ -130,14 +137,23 @@ impl World {
         }
     }
 
-    pub(super) fn acknowledge(&mut self, source: usize, process: u64, from: usize, connection: u64, upto: usize) {
+    pub(super) fn acknowledge(
+        &mut self,
+        source: usize,
+        process: u64,
+        from: usize,
+        connection: u64,
+        upto: usize,
+    ) {
         let database = &self.servers[source].database;
         if database.process != process || database.dumps[from] != connection {
             return;
         }
         if database.frozen || !self.passes(source, from) {
-            return self
-                .after(Duration::from_millis(40), What::Acknowledge { source, process, from, connection, upto });
+            return self.after(
+                Duration::from_millis(40),
+                What::Acknowledge { source, process, from, connection, upto },
+            );
         }
         self.commit(source, upto);
     }
@@ -273,6 +289,9 @@ impl World {
         if database.alive && database.frozen && tries < 500 {
             // It lies in the socket, and is executed when the server thaws, whatever the client made of it.
             return self.after(Duration::from_millis(40), What::Execute { server, id, tries: tries + 1 });
+        }
+        if database.alive && database.closing && tries < 500 {
+            return self.after(Duration::from_millis(5), What::Execute { server, id, tries: tries + 1 });
         }
         if !database.answers() || database.read_only || database.disk_full || !self.servers[server].is_up {
             return;

@@ -215,6 +215,7 @@ impl World {
         }
     }
 
+    #[allow(clippy::unused_self)]
     pub(super) fn index(&self, name: &Name) -> usize {
         usize::from(name.as_str().as_bytes()[0] - b'a')
     }
@@ -309,7 +310,10 @@ impl World {
         for server in &self.servers {
             let state = view.members.get(&server.name).map(|member| {
                 let m = &member.value;
-                format!("{:?} e{} r{} {} str{} ack{}", m.state, m.epoch, m.revoked_epoch, m.received, m.streaming, m.acknowledging)
+                format!(
+                    "{:?} e{} r{} {} str{} ack{}",
+                    m.state, m.epoch, m.revoked_epoch, m.received, m.streaming, m.acknowledging
+                )
             });
             let d = &server.database;
             let keeper = server.keeper.as_ref().map(|k| (k.frozen, k.machine.why()));
@@ -321,6 +325,10 @@ impl World {
                 ),
             );
         }
-        format!("leader {leader:?}\nsync {sync:?}\nepoch {:?}\nintent {:?}\n{servers:#?}", view.epoch.as_ref().map(|e| &e.value), view.intent.as_ref().map(|i| &i.value))
+        format!(
+            "leader {leader:?}\nsync {sync:?}\nepoch {:?}\nintent {:?}\n{servers:#?}",
+            view.epoch.as_ref().map(|e| &e.value),
+            view.intent.as_ref().map(|i| &i.value)
+        )
     }
 }
