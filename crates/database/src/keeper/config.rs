@@ -78,8 +78,11 @@ impl Setup {
         let file = |name: &str| secrets.join(name);
         let tls_files =
             TlsFiles { authority: file(AUTHORITY), certificate: file(CERTIFICATE), key: file(KEY) };
-        let tls =
-            Tls::from_pem(&read(&tls_files.authority)?, &read(&tls_files.certificate)?, &read(&tls_files.key)?)?;
+        let tls = Tls::from_pem(
+            &read(&tls_files.authority)?,
+            &read(&tls_files.certificate)?,
+            &read(&tls_files.key)?,
+        )?;
         let replicas_from = if keeper.replicas_from.is_empty() {
             cluster.members.iter().map(|member| member.address.ip().to_string()).collect()
         } else {
@@ -103,7 +106,7 @@ impl Setup {
     pub(super) fn settings(&self) -> Settings {
         let promotion = |member: &ClusterMember| match member.promotion {
             cluster::Promotion::Prefer => Promotion::Prefer,
-            cluster::Promotion::Usual => Promotion::Usual,
+            cluster::Promotion::Usual => Promotion::Allow,
             cluster::Promotion::Never => Promotion::Never,
         };
         let servers = self.cluster.members.iter();

@@ -48,7 +48,12 @@ pub(super) async fn serve(hands: Rc<Hands>, listener: TcpListener) -> io::Result
     }
 }
 
-async fn give(hands: &Hands, acceptor: &TlsAcceptor, stream: TcpStream, is_busy: &Cell<bool>) -> io::Result<()> {
+async fn give(
+    hands: &Hands,
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    is_busy: &Cell<bool>,
+) -> io::Result<()> {
     let late = || io::Error::new(io::ErrorKind::TimedOut, "the other side was silent");
     let mut stream = timeout(OPENING, acceptor.accept(stream)).await.map_err(|_| late())??;
     let mut hello = [0; HELLO.len()];

@@ -40,7 +40,8 @@ impl Hands {
             }
             Job::RescueRelay => {
                 let mut session = self.mariadbd.session().await.map_err(sql)?;
-                let rescued = replica::rescue(&mut session, &self.relay_index(), within).await.map_err(action)?;
+                let rescued =
+                    replica::rescue(&mut session, &self.relay_index(), within).await.map_err(action)?;
                 if let Some(rescued) = rescued {
                     tracing::info!(first = %rescued.first, last = %rescued.last, "applied what a crash had left in the relay log");
                 }
@@ -84,7 +85,8 @@ impl Hands {
     async fn initialise(&self) -> Result<(), Failure> {
         let (plan, place) = (self.setup.plan.clone(), self.setup.place.clone());
         let password = self.secret(&self.setup.cluster.replication_secret)?;
-        let statements = accounts::first_statements(&self.setup.addresses(), &self.setup.replicas_from, &password);
+        let statements =
+            accounts::first_statements(&self.setup.addresses(), &self.setup.replicas_from, &password);
         let (program, file) = (self.program.clone(), self.setup.configuration_file());
         let made = tokio::task::spawn_blocking(move || {
             // Data without their accounts are none: they get their name only when both are there.
@@ -92,7 +94,7 @@ impl Hands {
             let unnamed = crate::Place { data: data.with_extension("first"), ..place };
             let _ = std::fs::remove_dir_all(&unnamed.data);
             crate::prepare(&plan, &unnamed).map_err(|error| error.to_string())?;
-            bootstrap(&program, &file, &unnamed.data, &statements)?;
+            bootstrap(&program, &file, &unnamed.data, &unnamed.user, &statements)?;
             stamp::write(&unnamed, Stamp { epoch: crate::cluster::Epoch(0), led: false })
                 .map_err(|error| error.to_string())?;
             std::fs::rename(&unnamed.data, &data).map_err(|error| error.to_string())
@@ -132,7 +134,13 @@ impl Hands {
         }
     }
 
-    async fn follow(&self, primary: &Name, was: Was, acknowledging: bool, within: Duration) -> Result<(), Failure> {
+    async fn follow(
+        &self,
+        primary: &Name,
+        was: Was,
+        acknowledging: bool,
+        within: Duration,
+    ) -> Result<(), Failure> {
         let member = self.member(primary)?;
         let password = self.secret(&self.setup.cluster.replication_secret)?;
         let user = accounts::replica_of(self.setup.address);
@@ -179,7 +187,8 @@ impl Hands {
         let folder = self.setup.place.data.with_extension("kept");
         std::fs::create_dir_all(&folder).map_err(failed)?;
         let file = folder.join(format!("{seconds}.sql"));
-        let kept = rejoin::keep(&self.binlog_index(), &position(beyond), &file, within).await.map_err(action)?;
+        let kept =
+            rejoin::keep(&self.binlog_index(), &position(beyond), &file, within).await.map_err(action)?;
         if let Some(kept) = kept {
             tracing::warn!(
                 file = %kept.file.display(),
@@ -205,7 +214,8 @@ impl Hands {
                 tracing::info!(bytes = now.bytes, about_bytes = now.about_bytes, "copying");
             }
         };
-        let at = seeding.receive(from.as_str(), &mut source, PREPARE_BYTES, progress).await.map_err(failed)?;
+        let at =
+            seeding.receive(from.as_str(), &mut source, PREPARE_BYTES, progress).await.map_err(failed)?;
         seeding.swap().map_err(failed)?;
         stamp::write(&self.setup.place, stamp).map_err(failed)?;
         tracing::info!(%from, position = %at, "has the data of another member");
@@ -230,12 +240,16 @@ fn bootstrap(
     program: &std::path::Path,
     file: &std::path::Path,
     data: &std::path::Path,
+    user: &str,
     statements: &[String],
 ) -> Result<(), String> {
     let mut child = Command::new(program)
         .arg(format!("--defaults-file={}", file.display()))
         .arg("--bootstrap")
         .arg(format!("--datadir={}", data.display()))
+        .arg(format!("--secure-file-priv={}", data.display()))
+        .arg(format!("--user={user}"))
+        .arg("--skip-log-bin")
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -118,9 +118,7 @@ fn is_full(hands: &Hands) -> bool {
 
 /// The cluster has one domain.
 pub(super) fn gtid(position: &Position) -> Gtid {
-    position
-        .of(0)
-        .map_or(Gtid::NONE, |gtid| Gtid { domain: gtid.domain, server: gtid.server, seq: gtid.seq })
+    position.of(0).map_or(Gtid::NONE, |gtid| Gtid { domain: gtid.domain, server: gtid.server, seq: gtid.seq })
 }
 
 /// Likewise, the other way.

@@ -56,7 +56,11 @@ impl Mariadbd {
             if !self.runs() {
                 let failure = begun.failure().map_err(|error| Failure::Failed(error.to_string()))?;
                 let text = format!("the database ended as it started: {failure}");
-                return Err(if failure.needs_seeding() { Failure::Hopeless(text) } else { Failure::Failed(text) });
+                return Err(if failure.needs_seeding() {
+                    Failure::Hopeless(text)
+                } else {
+                    Failure::Failed(text)
+                });
             }
             match self.session().await {
                 Ok(_) => return Ok(()),

@@ -32,8 +32,8 @@ use crate::cluster::{Action, Event, Failure, Job, Machine, Observed, Probed};
 use crate::mariadb::server::Start;
 use crate::mariadb::{primary, replica};
 use crate::{find, server_program};
-pub use config::{Config, KeeperPlan};
 use config::Setup;
+pub use config::{Config, KeeperPlan};
 use look::Looks;
 use mariadbd::Mariadbd;
 use store::Store;
@@ -130,21 +130,19 @@ pub struct Told {
 ///
 /// # Errors
 /// [`Error`]; mariadbd is killed then.
-pub async fn keep(
-    config: Config,
-    stop: impl Future<Output = ()>,
-    told: impl Fn(&Told),
-) -> Result<(), Error> {
+pub async fn keep(config: Config, stop: impl Future<Output = ()>, told: impl Fn(&Told)) -> Result<(), Error> {
     let setup = Setup::new(config)?;
     for folder in [&setup.log, &setup.place.temporary()] {
-        std::fs::create_dir_all(folder)
-            .map_err(|source| Error::File { doing: "make", path: folder.clone(), source })?;
+        std::fs::create_dir_all(folder).map_err(|source| Error::File {
+            doing: "make",
+            path: folder.clone(),
+            source,
+        })?;
     }
     let program = server_program(setup.plan.engine)?;
     write_configuration(&setup)?;
     // A swap of the data that was interrupted is finished before anyone looks at them.
-    crate::mariadb::seed::Seeding::open(&setup.place)
-        .map_err(|error| Error::Store(error.to_string()))?;
+    crate::mariadb::seed::Seeding::open(&setup.place).map_err(|error| Error::Store(error.to_string()))?;
     let found = stamp::found(&setup.place)?;
     let began = Instant::now();
     let (tell, mut events) = unbounded_channel();
@@ -234,8 +232,11 @@ fn wall_ms() -> u64 {
 
 fn write_configuration(setup: &Setup) -> Result<(), Error> {
     let path = setup.configuration_file();
-    std::fs::write(&path, setup.configuration())
-        .map_err(|source| Error::File { doing: "write", path: path.clone(), source })
+    std::fs::write(&path, setup.configuration()).map_err(|source| Error::File {
+        doing: "write",
+        path: path.clone(),
+        source,
+    })
 }
 
 /// Tasks that end with their keeper.
@@ -336,7 +337,10 @@ impl Driver {
                 tracing::warn!(why, "mariadbd is killed");
                 if let Some((id, job)) = self.job.take() {
                     job.abort();
-                    self.say(Event::Failed { id, failure: Failure::Failed("mariadbd was killed".to_owned()) });
+                    self.say(Event::Failed {
+                        id,
+                        failure: Failure::Failed("mariadbd was killed".to_owned()),
+                    });
                 }
                 if self.hands.mariadbd.runs() {
                     self.hands.mariadbd.kill();

@@ -89,7 +89,9 @@ impl Store {
                 let lease = key_value.lease.map(|lease| lease.0.cast_unsigned());
                 view.put(value, key_value.mod_revision.cast_unsigned(), lease);
             }
-            Err(error) => tracing::error!(key = key_value.key, %error, "a key holds what cannot be understood"),
+            Err(error) => {
+                tracing::error!(key = key_value.key, %error, "a key holds what cannot be understood")
+            }
         }
     }
 
@@ -121,9 +123,7 @@ impl Store {
         for (value, lease) in &transaction.put {
             let (key, json) = (path(&value.key()), value.to_json()?);
             txn = txn.then(match lease {
-                Some(lease) => {
-                    Operation::put_leased(key, json, coordinator::LeaseId(lease.cast_signed()))
-                }
+                Some(lease) => Operation::put_leased(key, json, coordinator::LeaseId(lease.cast_signed())),
                 None => Operation::put(key, json),
             });
         }

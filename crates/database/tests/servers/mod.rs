@@ -151,7 +151,7 @@ impl Member {
                 socket: place.socket(),
                 user: place.user.clone(),
                 become_user: Some(place.user.clone()),
-            dies_with_keeper: false,
+                dies_with_keeper: false,
             },
             place,
             acknowledged: Acknowledged::Received,
@@ -424,7 +424,16 @@ async fn template() -> PathBuf {
     let mut session = member.session().await;
     primary::open(&mut session, primary::Commits::DoNotWait, SOON).await.unwrap();
     let members: Vec<Ipv4Addr> = (11..16).map(|last| Ipv4Addr::new(127, 0, 0, last)).collect();
-    accounts::provide(&mut session, &members, &["127.0.0.%".to_owned()], PASSWORD, accounts::Doors::Open, SOON).await.unwrap();
+    accounts::provide(
+        &mut session,
+        &members,
+        &["127.0.0.%".to_owned()],
+        PASSWORD,
+        accounts::Doors::Open,
+        SOON,
+    )
+    .await
+    .unwrap();
     member
         .run("CREATE DATABASE facts; CREATE TABLE facts.entries (id BIGINT PRIMARY KEY) ENGINE=InnoDB")
         .await;
