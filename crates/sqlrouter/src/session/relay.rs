@@ -93,9 +93,9 @@ pub(super) async fn relay(
                 let payload = &input[(ready + HEADER).min(ready + bytes)..ready + bytes];
                 match end {
                     End::Ok => {
-                        let ok = OkPacket::parse(payload, true).map_err(|_| Broken::Server { passed })?;
+                        let ok = OkPacket::parse(payload).map_err(|_| Broken::Server { passed })?;
                         note(&mut seen, &ok);
-                        if !tracked || ok.status & STATUS_SESSION_STATE_CHANGED != 0 {
+                        if ok.status & STATUS_SESSION_STATE_CHANGED != 0 {
                             // What only the router asked for is taken out.
                             let sequence = input[ready + 3];
                             let mut packet = BytesMut::with_capacity(64);

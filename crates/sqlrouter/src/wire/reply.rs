@@ -34,16 +34,15 @@ pub struct OkPacket<'a> {
 }
 
 impl<'a> OkPacket<'a> {
-    /// Reads a payload that was sent with or without session tracking.
-    pub fn parse(payload: &'a [u8], tracked: bool) -> Result<Self, Malformed> {
+    /// Reads a payload. The sentence has its length before it, with and without session tracking: the protocol's
+    /// documentation says otherwise, but servers send it so, and clients read it so.
+    pub fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader(payload);
         let head = reader.u8()?;
         let (affected, last_insert_id) = (reader.lenenc()?, reader.lenenc()?);
         let (status, warnings) = (reader.u16()?, reader.u16()?);
         let (mut info, mut state): (&[u8], &[u8]) = (&[], &[]);
-        if !tracked {
-            info = reader.rest();
-        } else if !reader.is_empty() {
+        if !reader.is_empty() {
             info = reader.lenenc_bytes()?;
             if status & STATUS_SESSION_STATE_CHANGED != 0 && !reader.is_empty() {
                 state = reader.lenenc_bytes()?;
@@ -73,9 +72,7 @@ impl<'a> OkPacket<'a> {
         let status = self.status & !STATUS_SESSION_STATE_CHANGED;
         out.put_u16_le(if state.is_empty() { status } else { status | STATUS_SESSION_STATE_CHANGED });
         out.put_u16_le(self.warnings);
-        if !tracked {
-            out.put_slice(self.info);
-        } else if !self.info.is_empty() || !state.is_empty() {
+        if !self.info.is_empty() || !state.is_empty() {
             put_lenenc_bytes(out, self.info);
             if !state.is_empty() {
                 put_lenenc_bytes(out, &state);
@@ -191,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_position_of_a_write_is_read_and_kept_from_clients_that_did_not_ask() {
-        let ok = OkPacket::parse(INSERTED, true).unwrap();
+        let ok = OkPacket::parse(INSERTED).unwrap();
         assert_eq!(changes(ok.state).collect::<Vec<_>>(), [Change::Variable(b"last_gtid", b"0-1-5")]);
         let (mut plain, mut tracked) = (BytesMut::new(), BytesMut::new());
         ok.put(false, &mut plain);
@@ -212,12 +209,12 @@ mod tests {
             };
             let mut out = BytesMut::new();
             ok.put(true, &mut out);
-            prop_assert_eq!(OkPacket::parse(&out, true), Ok(ok));
+            prop_assert_eq!(OkPacket::parse(&out), Ok(ok));
         }
 
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            let _ = (OkPacket::parse(&bytes, true), OkPacket::parse(&bytes, false), ErrPacket::parse(&bytes));
+            let _ = (OkPacket::parse(&bytes), ErrPacket::parse(&bytes));
             prop_assert!(changes(&bytes).count() <= bytes.len());
         }
     }

@@ -270,7 +270,7 @@ fn whole(bytes: &[u8], length: usize) -> Result<Option<&[u8]>, Malformed> {
 }
 
 fn ok_status(payload: &[u8]) -> Result<u16, Malformed> {
-    Ok(OkPacket::parse(payload, true).or_else(|_| OkPacket::parse(payload, false))?.status)
+    Ok(OkPacket::parse(payload)?.status)
 }
 
 /// The status flags of an EOF packet.
