@@ -20,7 +20,7 @@ use mainstay_process::{InheritedError, InheritedSocket, SocketSpec, inherited_so
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::LocalOptions;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::backend::Dialer;
@@ -288,6 +288,7 @@ fn accounts(
             connections: account.connections,
             clients: Arc::clone(count),
             backends: Arc::new(Semaphore::new(backends)),
+            returned: Notify::new(),
         };
         (account.name.clone().into_bytes(), Rc::new(made))
     };

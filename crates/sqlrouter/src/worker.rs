@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mainstay_http::Shutdown;
 use mainstay_http::metrics::{Counter, Histogram};
 use mainstay_http::tls::ServerTls;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::auth::Plugin;
 use crate::backend::{Dialer, Learned, Pool, Role};
@@ -40,6 +40,8 @@ pub(crate) struct Account {
     pub(crate) clients: Arc<AtomicU32>,
     /// This worker's share of the connections to servers.
     pub(crate) backends: Arc<Semaphore>,
+    /// A connection was given back, which somebody may wait for.
+    pub(crate) returned: Notify,
 }
 
 /// A client's place among those of its account.

@@ -205,12 +205,14 @@ impl Session {
     fn give_back(&mut self, role: Role) {
         let Some(connection) = self.slot(role).take() else { return };
         self.entry.target.connected(role, None);
-        let (worker, pooling) = (Rc::clone(&self.worker), self.account.pooling);
+        let (worker, account) = (Rc::clone(&self.worker), Rc::clone(&self.account));
+        let pooling = account.pooling;
         let clean = pooling == crate::config::Pooling::Transaction && self.bound.is_none() && !self.is_in_transaction();
         let pooling = if clean { pooling } else { crate::config::Pooling::Session };
         tokio::task::spawn_local(async move {
             let topology = worker.topology();
             worker.pool.give_back(connection, pooling, &topology).await;
+            account.returned.notify_one();
         });
     }
 

@@ -223,10 +223,16 @@ impl Session {
         };
         let worker = Rc::clone(&self.worker);
         let topology = worker.topology();
-        if let Acquire::Idle(connection) = worker.pool.take(&key, role, self.state.schema.as_deref(), &topology) {
-            return Ok(*connection);
-        }
-        let permit = self.permit(role).await?;
+        let deadline = Instant::now() + worker.limits.hold();
+        let permit = loop {
+            let found = worker.pool.take(&key, role, self.state.schema.as_deref(), &topology);
+            if let Acquire::Idle(connection) = found {
+                return Ok(*connection);
+            }
+            if let Some(permit) = self.permit(role, deadline).await? {
+                break permit;
+            }
+        };
         let account = Rc::clone(&self.account);
         let dialled =
             worker.dialer.connect(server, &account.name, &account.password, key.profile, key.collation).await;
@@ -260,32 +266,35 @@ impl Session {
         Ok(connection)
     }
 
-    /// The right to one more connection to a server, which may have to be waited for.
-    async fn permit(&mut self, role: Role) -> Result<tokio::sync::OwnedSemaphorePermit, Missing> {
-        let backends = std::sync::Arc::clone(&self.account.backends);
+    /// The right to one more connection to a server, which may have to be waited for; `None` if one was given back instead.
+    async fn permit(
+        &mut self,
+        role: Role,
+        deadline: Instant,
+    ) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, Missing> {
+        let account = Rc::clone(&self.account);
+        let backends = || std::sync::Arc::clone(&account.backends);
         loop {
-            if let Ok(permit) = std::sync::Arc::clone(&backends).try_acquire_owned() {
-                return Ok(permit);
+            if let Ok(permit) = backends().try_acquire_owned() {
+                return Ok(Some(permit));
             }
-            if !self.worker.pool.evict(&self.account.name) {
+            if !self.worker.pool.evict(&account.name) {
                 break;
             }
         }
+        let message = "the account has all its connections to servers in use; the statement did not run";
+        let refused = || Missing::Final(Refusal::new(1226, "42000", message));
         if role == Role::Replica {
             // The read can go to the primary, where this session may have a connection.
-            return Err(Missing::Final(Refusal::new(1226, "42000", "the account has all its connections in use")));
+            return Err(refused());
         }
         // Whoever waits gives back what others may wait for.
         self.give_back(Role::Replica);
         self.worker.metrics.queued.inc();
-        let limit = self.worker.limits.hold();
-        match tokio::time::timeout(limit, backends.acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Missing::Final(Refusal::new(
-                1226,
-                "42000",
-                "the account has all its connections to servers in use; the statement did not run",
-            ))),
+        tokio::select! {
+            permit = backends().acquire_owned() => permit.map(Some).map_err(|_| refused()),
+            () = account.returned.notified() => Ok(None),
+            () = tokio::time::sleep_until(deadline.into()) => Err(refused()),
         }
     }
 }
