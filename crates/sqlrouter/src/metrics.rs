@@ -3,8 +3,10 @@
 use mainstay_http::metrics::{Counter, Family, Gauge, Histogram, Registry};
 use mainstay_http::tls::TlsMetrics;
 
-const STATEMENT_SECONDS: &[f64] =
-    &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const STATEMENT_SECONDS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 30.0,
+];
 
 /// The role's metrics. Clones count into the same.
 #[derive(Clone)]
@@ -50,19 +52,26 @@ impl Metrics {
                 STATEMENT_SECONDS,
                 &["server"],
             ),
-            slow: registry.counter("sqlrouter_slow_statements_total", "Statements that took longer than the limit."),
-            slow_dropped: registry
-                .counter("sqlrouter_slow_log_dropped_total", "Lines that the slow-query log had no room for."),
+            slow: registry
+                .counter("sqlrouter_slow_statements_total", "Statements that took longer than the limit."),
+            slow_dropped: registry.counter(
+                "sqlrouter_slow_log_dropped_total",
+                "Lines that the slow-query log had no room for.",
+            ),
             backends: registry.gauge("sqlrouter_backends", "Connections to servers."),
             backend_logins: registry.counters(
                 "sqlrouter_backend_logins_total",
                 "Connections made to servers, by server and result.",
                 &["server", "result"],
             ),
-            backend_lost: registry
-                .counter("sqlrouter_backends_lost_total", "Connections to servers that broke while they were used."),
-            queued: registry
-                .counter("sqlrouter_queued_total", "Times that a client waited for a connection to a server."),
+            backend_lost: registry.counter(
+                "sqlrouter_backends_lost_total",
+                "Connections to servers that broke while they were used.",
+            ),
+            queued: registry.counter(
+                "sqlrouter_queued_total",
+                "Times that a client waited for a connection to a server.",
+            ),
             held: registry.gauge("sqlrouter_held", "Statements that wait for a primary now."),
             held_total: registry.counter("sqlrouter_held_total", "Statements that waited for a primary."),
             hold_expired: registry

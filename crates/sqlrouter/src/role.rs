@@ -10,8 +10,9 @@ use mainstay_http::Phase;
 /// Runs the role until it is asked to stop (SIGTERM or SIGINT) and has drained. A second signal ends it at once.
 pub fn run(config: &SqlRouterConfig) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut terminate, mut interrupt) =
-        runtime.block_on(async { Ok::<_, Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)) })?;
+    let (mut terminate, mut interrupt) = runtime.block_on(async {
+        Ok::<_, Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+    })?;
     let first = match &config.topology {
         // Until the file is there, statements wait.
         Some(path) => read(path).unwrap_or_else(|why| {

@@ -58,7 +58,9 @@ pub(crate) fn decide(statement: &Statement, view: View) -> Route {
     }
     match statement.kind {
         Kind::Read => {}
-        Kind::Set | Kind::SetNames | Kind::Use | Kind::Empty if statement.bind == crate::statement::Bind::Nothing => {
+        Kind::Set | Kind::SetNames | Kind::Use | Kind::Empty
+            if statement.bind == crate::statement::Bind::Nothing =>
+        {
             return Route { to: To::Any, wait: Await::Nothing, why: statement.why };
         }
         _ => return primary(statement.why),
@@ -80,9 +82,11 @@ pub(crate) fn decide(statement: &Statement, view: View) -> Route {
         Consistency::Session if view.wrote_unseen => {
             primary("the session wrote something whose position is not known")
         }
-        Consistency::Session => {
-            Route { to: To::Replica, wait: Await::OwnWrites, why: "a plain read that sees the session's own writes" }
-        }
+        Consistency::Session => Route {
+            to: To::Replica,
+            wait: Await::OwnWrites,
+            why: "a plain read that sees the session's own writes",
+        },
         Consistency::Strong => primary("the read must see all writes"),
     }
 }
@@ -103,7 +107,8 @@ mod tests {
     fn plain_reads_go_to_replicas_and_all_else_to_the_primary() {
         assert_eq!(route("SELECT a FROM t", IDLE).to, To::Replica);
         assert_eq!(route("SELECT a FROM t", IDLE).wait, Await::OwnWrites);
-        for text in ["UPDATE t SET a = 1", "SELECT a FROM t FOR UPDATE", "BEGIN", "SELECT f(1)", "SET @a = 1"] {
+        for text in ["UPDATE t SET a = 1", "SELECT a FROM t FOR UPDATE", "BEGIN", "SELECT f(1)", "SET @a = 1"]
+        {
             assert_eq!(route(text, IDLE).to, To::Primary, "{text}");
         }
         assert_eq!(route("SELECT 1", IDLE).to, To::Any);

@@ -169,7 +169,8 @@ impl Server {
         let mut threads = Vec::new();
         for (number, tcp) in sockets.tcp.into_iter().enumerate() {
             let unix = sockets.unix.iter().map(StdUnixListener::try_clone).collect::<Result<Vec<_>, _>>()?;
-            let (config, secrets, counts, nobody) = (config.clone(), secrets.clone(), counts.clone(), nobody.clone());
+            let (config, secrets, counts, nobody) =
+                (config.clone(), secrets.clone(), counts.clone(), nobody.clone());
             let (metrics, kills, stop) = (metrics.clone(), Arc::clone(&kills), shutdown.clone());
             let (source, slow, tls) = (topology.clone(), slow.clone(), tls.clone());
             let timeout = Duration::from_millis(config.limits.connect_ms);
@@ -180,7 +181,16 @@ impl Server {
                 let accounts = accounts(&config, &secrets, &counts, workers);
                 let limits = config.limits.clone();
                 Ok(Worker::new(Parts {
-                    limits, accounts, nobody, source, dialer, metrics, kills, shutdown: stop, slow, tls,
+                    limits,
+                    accounts,
+                    nobody,
+                    source,
+                    dialer,
+                    metrics,
+                    kills,
+                    shutdown: stop,
+                    slow,
+                    tls,
                 }))
             };
             let stop = shutdown.clone();
@@ -204,9 +214,17 @@ impl Server {
                 let topology = Arc::clone(&shown.borrow());
                 std::future::ready(admin::Reply::json(&*topology))
             });
-        let admin = admin::serve(&config.run.join("admin.sock"), ADMIN_MODE, router).inspect_err(|_| shutdown.end())?;
+        let admin = admin::serve(&config.run.join("admin.sock"), ADMIN_MODE, router)
+            .inspect_err(|_| shutdown.end())?;
         tracing::info!(workers, accounts = config.accounts.len(), "answering");
-        Ok(Self { threads, shutdown, registry: Registry2(registry), _admin: admin, slow: slow_thread, addresses })
+        Ok(Self {
+            threads,
+            shutdown,
+            registry: Registry2(registry),
+            _admin: admin,
+            slow: slow_thread,
+            addresses,
+        })
     }
 
     /// The signal that stops it.
@@ -249,7 +267,8 @@ fn http_get() -> http::Method {
 
 fn serve_tls(files: &crate::config::CertificateFiles) -> Result<ServerTls, String> {
     let read = |path: &PathBuf| {
-        let text = std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        let text =
+            std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
         Ok::<_, String>(Pem::new(path.display().to_string(), text))
     };
     let pair = CertificatePair { chain: read(&files.chain)?, key: read(&files.key)? };
@@ -277,21 +296,22 @@ fn accounts(
     counts: &[Arc<AtomicU32>],
     workers: usize,
 ) -> HashMap<Vec<u8>, Rc<Account>> {
-    let account = |((account, secret), count): ((&crate::config::AccountConfig, &Vec<u8>), &Arc<AtomicU32>)| {
-        let backends = (account.backends as usize).div_ceil(workers).max(1);
-        let made = Account {
-            name: account.name.as_str().into(),
-            password: secret.clone(),
-            plugin: account.plugin,
-            consistency: account.consistency,
-            pooling: account.pooling,
-            connections: account.connections,
-            clients: Arc::clone(count),
-            backends: Arc::new(Semaphore::new(backends)),
-            returned: Notify::new(),
+    let account =
+        |((account, secret), count): ((&crate::config::AccountConfig, &Vec<u8>), &Arc<AtomicU32>)| {
+            let backends = (account.backends as usize).div_ceil(workers).max(1);
+            let made = Account {
+                name: account.name.as_str().into(),
+                password: secret.clone(),
+                plugin: account.plugin,
+                consistency: account.consistency,
+                pooling: account.pooling,
+                connections: account.connections,
+                clients: Arc::clone(count),
+                backends: Arc::new(Semaphore::new(backends)),
+                returned: Notify::new(),
+            };
+            (account.name.clone().into_bytes(), Rc::new(made))
         };
-        (account.name.clone().into_bytes(), Rc::new(made))
-    };
     config.accounts.iter().zip(secrets).zip(counts).map(account).collect()
 }
 

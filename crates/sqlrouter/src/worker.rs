@@ -166,9 +166,8 @@ impl Worker {
     ) -> Option<(Server, bool)> {
         let avoided = self.avoided.borrow();
         let applied = self.applied.borrow();
-        let fit = |server: &&Server| {
-            server.fresh && avoided.get(&server.name).is_none_or(|until| *until <= now)
-        };
+        let fit =
+            |server: &&Server| server.fresh && avoided.get(&server.name).is_none_or(|until| *until <= now);
         let has = |server: &Server| {
             position.is_none_or(|position| {
                 server.applied.covers(position)
@@ -232,13 +231,19 @@ pub(crate) async fn follow(worker: Weak<Worker>) {
                 // What the old primary still answers is true: it was acknowledged before it was revoked.
                 tokio::time::sleep(grace).await;
                 if let Some(worker) = weak.upgrade() {
-                    worker.pool.cut(|connection| connection.role == Role::Primary && connection.epoch < epoch);
+                    worker
+                        .pool
+                        .cut(|connection| connection.role == Role::Primary && connection.epoch < epoch);
                 }
             });
         }
         worker.pool.cut(|connection| {
             connection.role == Role::Replica
-                && !topology.replicas.iter().chain(&topology.primary).any(|server| server.name == connection.server)
+                && !topology
+                    .replicas
+                    .iter()
+                    .chain(&topology.primary)
+                    .any(|server| server.name == connection.server)
         });
     }
 }

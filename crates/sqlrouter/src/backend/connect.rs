@@ -66,7 +66,11 @@ pub(crate) struct Learned {
 impl Default for Learned {
     /// Before any server was reached.
     fn default() -> Self {
-        Self { version: "5.5.5-10.11.0-MariaDB".to_owned(), collation: 45, capabilities: u64::MAX & !STMT_BULK & !EXTENDED_METADATA }
+        Self {
+            version: "5.5.5-10.11.0-MariaDB".to_owned(),
+            collation: 45,
+            capabilities: u64::MAX & !STMT_BULK & !EXTENDED_METADATA,
+        }
     }
 }
 
@@ -181,11 +185,7 @@ impl Dialer {
 }
 
 /// Answers whatever the server asks until it is content.
-async fn prove(
-    channel: &mut Channel,
-    password: &[u8],
-    mut plugin: Plugin,
-) -> Result<(), ConnectError> {
+async fn prove(channel: &mut Channel, password: &[u8], mut plugin: Plugin) -> Result<(), ConnectError> {
     // A switch of the plugin, and two packets of its own, are all that there may be.
     for _ in 0..6 {
         let (payload, sequence) = channel.packet_of(LOGIN_PACKET).await?;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
@@ -16,6 +17,8 @@ use crate::wire::response::{Event, Kind, Response};
 
 /// Bytes of an answer to the router's own questions.
 const ANSWER: usize = 1 << 20;
+/// How long a server may take to take over a session's state.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The server reports every system variable that changes, and the position of every write.
 const TRACK: &str = "SET session_track_system_variables='*'";
 
@@ -54,6 +57,8 @@ pub(crate) struct Connection {
     pub(crate) version: u64,
     /// By the router's own numbers.
     pub(crate) statements: HashMap<u64, PreparedThere>,
+    /// An answer is on its way, or only a part of it was read: nobody else can use it.
+    pub(crate) busy: bool,
     /// The session whose INSERT gave it its `LAST_INSERT_ID()`.
     pub(crate) inserted_for: u32,
     /// Counts it, and lets it be cut while somebody waits for its answer.
@@ -93,9 +98,15 @@ impl Drop for Place {
 impl Connection {
     /// Asks something, and reads the whole answer. An error says that the connection is lost.
     pub(crate) async fn ask(&mut self, command: &mut Command, kind: Kind) -> io::Result<BytesMut> {
+        self.busy = true;
         self.channel.put_command(command);
         self.channel.flush().await?;
         self.answer(kind).await
+    }
+
+    /// Whether it can be used no more, as far as is known without waiting.
+    pub(crate) fn is_stale(&mut self) -> bool {
+        self.busy || self.channel.is_stale()
     }
 
     /// Reads a whole answer to something that was sent before.
@@ -119,6 +130,7 @@ impl Connection {
             }
             answer.extend_from_slice(&self.channel.input.split_to(taken));
         }
+        self.busy = false;
         Ok(answer)
     }
 
@@ -135,10 +147,16 @@ impl Connection {
 
     /// Makes it as if it had just been made, in one round trip. The schema stays: the server does not forget it.
     pub(crate) async fn reset(&mut self) -> io::Result<()> {
+        tokio::time::timeout(PATIENCE, self.reset_patiently()).await?
+    }
+
+    async fn reset_patiently(&mut self) -> io::Result<()> {
+        self.busy = true;
         self.channel.put_command(&mut Command::new(command::RESET_CONNECTION, b""));
         self.channel.put_command(&mut Command::query(TRACK));
         self.channel.flush().await?;
         accept(refused(self.answer(Kind::One).await?))?;
+        self.busy = true;
         accept(refused(self.answer(Kind::Results).await?))?;
         self.statements.clear();
         let (schema, several) = (self.state.schema.take(), self.state.several);
@@ -149,8 +167,13 @@ impl Connection {
 
     /// Gives it the state of a session; the payload of the ERR if the server refuses a part.
     pub(crate) async fn become_like(&mut self, wanted: &State) -> io::Result<Result<(), BytesMut>> {
+        tokio::time::timeout(PATIENCE, self.become_like_patiently(wanted)).await?
+    }
+
+    async fn become_like_patiently(&mut self, wanted: &State) -> io::Result<Result<(), BytesMut>> {
         let surplus = |name: &Bytes| !wanted.variables.contains_key(name);
-        if self.state.variables.keys().any(surplus) || (wanted.names.is_none() && self.state.names.is_some()) {
+        if self.state.variables.keys().any(surplus) || (wanted.names.is_none() && self.state.names.is_some())
+        {
             self.reset().await?;
         }
         if wanted.names != self.state.names
@@ -197,8 +220,13 @@ impl Connection {
 
 /// Variables that `SET NAMES` sets.
 pub(crate) fn is_of_names(name: &[u8]) -> bool {
-    [&b"character_set_client"[..], b"character_set_connection", b"character_set_results", b"collation_connection"]
-        .contains(&name)
+    [
+        &b"character_set_client"[..],
+        b"character_set_connection",
+        b"character_set_results",
+        b"collation_connection",
+    ]
+    .contains(&name)
 }
 
 /// `name='value'`, as text that means the same in every `sql_mode`.

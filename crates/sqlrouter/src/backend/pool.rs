@@ -48,7 +48,7 @@ impl Pool {
         let fits = |connection: &Connection| connection.state.schema.is_none() || schema.is_some();
         while let Some(at) = list.iter().rposition(|(connection, _)| fits(connection)) {
             let (mut connection, _) = list.remove(at);
-            if is_current(&connection, topology) && connection.role == role && !connection.channel.is_stale() {
+            if is_current(&connection, topology) && connection.role == role && !connection.is_stale() {
                 return Acquire::Idle(Box::new(connection));
             }
         }
@@ -64,7 +64,7 @@ impl Pool {
 
     /// Keeps a connection for others: after a reset, or as it is.
     pub(crate) async fn give_back(&self, mut connection: Connection, pooling: Pooling, topology: &Topology) {
-        if !is_current(&connection, topology) {
+        if connection.busy || !is_current(&connection, topology) {
             return;
         }
         let anew = pooling == Pooling::Session || connection.statements.len() > STATEMENTS;

@@ -49,7 +49,11 @@ impl Session {
         if primary.is_empty() {
             why.push_str("; it would wait, as no server takes writes now");
         }
-        let wanted = (route.wait == Await::OwnWrites && !self.position.is_empty()).then(|| self.position.clone());
+        if topology.paused && !self.is_in_transaction() && self.bound.is_none() {
+            why.push_str("; on the primary it would wait, as a switchover is on its way");
+        }
+        let wanted =
+            (route.wait == Await::OwnWrites && !self.position.is_empty()).then(|| self.position.clone());
         let current = self.replica.as_ref().map(|connection| connection.key.server.to_string());
         let replica = || self.worker.replica(&topology, wanted.as_ref(), current.as_deref(), Instant::now());
         match route.to {
@@ -57,7 +61,9 @@ impl Session {
                 Some((server, true)) => ("replica", server.name, why),
                 Some((server, false)) => {
                     let position = wanted.map_or_else(String::new, |wanted| wanted.to_string());
-                    why.push_str(&format!("; it waits until the replica has {position}, else goes to the primary"));
+                    why.push_str(&format!(
+                        "; it waits until the replica has {position}, else goes to the primary"
+                    ));
                     ("replica", server.name, why)
                 }
                 None => ("primary", primary, why + "; no replica is fit"),

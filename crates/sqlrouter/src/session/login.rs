@@ -111,7 +111,11 @@ async fn greet(client: &mut Channel, worker: &Rc<Worker>) -> Result<Accepted, Re
     let (account, sequence) = prove(client, worker, &proof, sequence).await?;
     let Some(place) = account.enter() else {
         return Err(Refused::Told {
-            payload: err(1226, "42000", &format!("the account {} has as many clients as it may", account.name)),
+            payload: err(
+                1226,
+                "42000",
+                &format!("the account {} has as many clients as it may", account.name),
+            ),
             sequence,
             reason: "too many of the account",
         });
@@ -121,7 +125,9 @@ async fn greet(client: &mut Channel, worker: &Rc<Worker>) -> Result<Accepted, Re
 }
 
 async fn secure(client: &mut Channel, worker: &Rc<Worker>) -> Result<(), Refused> {
-    let (Some(settings), Stream::Tcp(stream)) = (&worker.tls, client.take_stream()) else { return Err(Refused::Gone) };
+    let (Some(settings), Stream::Tcp(stream)) = (&worker.tls, client.take_stream()) else {
+        return Err(Refused::Gone);
+    };
     if !client.input.is_empty() {
         // What was sent before TLS began would be taken for what was sent inside.
         return Err(Refused::Gone);
@@ -265,7 +271,8 @@ impl Session {
         let Ok(change) = ChangeUser::parse(command.body(), self.capabilities) else {
             return self.fail(1047, "08S01", "the change of user is malformed").await;
         };
-        let proof = Proof { account: &change.account, plugin: None, challenge: &[], response: &change.response };
+        let proof =
+            Proof { account: &change.account, plugin: None, challenge: &[], response: &change.response };
         let worker = Rc::clone(&self.worker);
         let limit = Duration::from_millis(worker.limits.login_ms);
         let proved = tokio::time::timeout(limit, prove(&mut self.client, &worker, &proof, 0)).await;

@@ -132,11 +132,17 @@ impl Session {
             }
             command::CHANGE_USER => self.change_user(&command).await,
             command::PROCESS_KILL => {
-                let number = command.body().get(..4).map_or(0, |id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]));
+                let number =
+                    command.body().get(..4).map_or(0, |id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]));
                 self.kill(u64::from(number), false, None).await
             }
             command::BINLOG_DUMP | command::REGISTER_SLAVE => {
-                self.fail(1227, "42000", "the router serves no binary log: replicas connect to the primary itself").await
+                self.fail(
+                    1227,
+                    "42000",
+                    "the router serves no binary log: replicas connect to the primary itself",
+                )
+                .await
             }
             _ => self.fail(1047, "08S01", "the router does not know this command").await,
         }
@@ -207,7 +213,9 @@ impl Session {
         self.entry.target.connected(role, None);
         let (worker, account) = (Rc::clone(&self.worker), Rc::clone(&self.account));
         let pooling = account.pooling;
-        let clean = pooling == crate::config::Pooling::Transaction && self.bound.is_none() && !self.is_in_transaction();
+        let clean = pooling == crate::config::Pooling::Transaction
+            && self.bound.is_none()
+            && !self.is_in_transaction();
         let pooling = if clean { pooling } else { crate::config::Pooling::Session };
         tokio::task::spawn_local(async move {
             let topology = worker.topology();
@@ -260,7 +268,10 @@ impl Session {
     }
 
     fn schema_text(&self) -> String {
-        self.state.schema.as_ref().map_or_else(String::new, |name: &Bytes| String::from_utf8_lossy(name).into_owned())
+        self.state
+            .schema
+            .as_ref()
+            .map_or_else(String::new, |name: &Bytes| String::from_utf8_lossy(name).into_owned())
     }
 
     fn to_of(role: Role) -> To {

@@ -97,9 +97,8 @@ impl Session {
     pub(super) fn settle_cursor(&mut self, role: Role, number: u32, status: Option<u16>) {
         let Some(prepared) = self.statements.get_mut(&number) else { return };
         prepared.long_data = false;
-        let open = status.is_some_and(|status| {
-            status & STATUS_CURSOR_EXISTS != 0 && status & STATUS_LAST_ROW_SENT == 0
-        });
+        let open = status
+            .is_some_and(|status| status & STATUS_CURSOR_EXISTS != 0 && status & STATUS_LAST_ROW_SENT == 0);
         let was = std::mem::replace(&mut prepared.cursor, open.then_some(role)).is_some();
         self.cursors = self.cursors + u32::from(open) - u32::from(was);
     }
@@ -109,7 +108,8 @@ impl Session {
             Some(LAST) => self.last_prepared,
             number => number,
         };
-        let found = number.and_then(|number| self.statements.get_mut(&number).map(|prepared| (number, prepared)));
+        let found =
+            number.and_then(|number| self.statements.get_mut(&number).map(|prepared| (number, prepared)));
         let Some((number, prepared)) = found else {
             return self.fail(1243, "HY000", "the client has no such prepared statement").await;
         };
@@ -126,18 +126,26 @@ impl Session {
 
     /// Makes sure that a statement is prepared on a connection, and puts the server's number and, where the server does not
     /// know them, the types into the command.
-    pub(super) async fn prepare_there(&mut self, role: Role, number: u32, command: &mut Command) -> Result<(), Broken> {
+    pub(super) async fn prepare_there(
+        &mut self,
+        role: Role,
+        number: u32,
+        command: &mut Command,
+    ) -> Result<(), Broken> {
         let Some(prepared) = self.statements.get(&number) else { return Err(Broken::Client) };
         let (key, text, has_parts) = (prepared.key, prepared.text.clone(), prepared.long_data);
         let broken = Broken::Server { passed: false };
         let Some(connection) = self.slot(role) else { return Err(broken) };
         if !connection.statements.contains_key(&key) {
             if has_parts {
-                let message = "the parts of a parameter that were sent are lost with their connection; send them again";
+                let message =
+                    "the parts of a parameter that were sent are lost with their connection; send them again";
                 return Err(Broken::Refused(err(1105, "HY000", message)));
             }
             let mut question = Command::new(command::STMT_PREPARE, &text);
-            let Ok(mut answer) = connection.ask(&mut question, Kind::Prepared).await else { return Err(broken) };
+            let Ok(mut answer) = connection.ask(&mut question, Kind::Prepared).await else {
+                return Err(broken);
+            };
             if answer.get(HEADER) == Some(&ERR) {
                 return Err(Broken::Refused(answer.split_off(HEADER)));
             }
@@ -157,7 +165,9 @@ impl Session {
     }
 
     pub(super) fn close_statement(&mut self, command: &Command) {
-        let Some(prepared) = number_of(command).and_then(|number| self.statements.remove(&number)) else { return };
+        let Some(prepared) = number_of(command).and_then(|number| self.statements.remove(&number)) else {
+            return;
+        };
         if prepared.cursor.is_some() {
             self.cursors -= 1;
         }
@@ -188,7 +198,11 @@ impl Session {
         }
         // Types belong to the execution.
         let typed = self.is_typed(Role::Primary, number);
-        if self.prepare_there(Role::Primary, number, &mut Command::new(0, &number.to_le_bytes())).await.is_err() {
+        if self
+            .prepare_there(Role::Primary, number, &mut Command::new(0, &number.to_le_bytes()))
+            .await
+            .is_err()
+        {
             return Ok(());
         }
         self.set_typed(Role::Primary, number, typed);
@@ -223,7 +237,8 @@ impl Session {
 
     pub(super) async fn fetch(&mut self, command: Command) -> Flow {
         let number = number_of(&command);
-        let role = number.and_then(|number| self.statements.get(&number)).and_then(|prepared| prepared.cursor);
+        let role =
+            number.and_then(|number| self.statements.get(&number)).and_then(|prepared| prepared.cursor);
         let (Some(role), Some(number)) = (role, number) else {
             return self.fail(1421, "HY000", "the statement has no open cursor").await;
         };
@@ -267,7 +282,9 @@ impl Prepared {
                 let flag = 9 + count.div_ceil(8);
                 Some((flag + 1, *body.get(flag)? == 1))
             }
-            command::STMT_BULK_EXECUTE => Some((6, u16::from_le_bytes([*body.get(4)?, *body.get(5)?]) & BULK_TYPES != 0)),
+            command::STMT_BULK_EXECUTE => {
+                Some((6, u16::from_le_bytes([*body.get(4)?, *body.get(5)?]) & BULK_TYPES != 0))
+            }
             _ => None,
         }
     }

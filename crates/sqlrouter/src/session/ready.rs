@@ -19,6 +19,9 @@ use crate::wire::resultset::first_value;
 /// Between attempts to reach a primary: the first, and the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
 
+/// How long a replica may take to answer beyond the time that it was asked to wait.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// Why there is no connection, as the client is told it.
 pub(super) struct Refusal {
     pub(super) payload: BytesMut,
@@ -70,7 +73,9 @@ impl Session {
             To::Replica => Role::Replica,
             To::Last if self.is_usable(self.last, &topology) => self.last,
             To::Any if self.is_usable(Role::Primary, &topology) => Role::Primary,
-            To::Any if self.is_usable(Role::Replica, &topology) || topology.primary.is_none() => Role::Replica,
+            To::Any if self.is_usable(Role::Replica, &topology) || topology.primary.is_none() => {
+                Role::Replica
+            }
             To::Last | To::Any => Role::Primary,
         };
         if role == Role::Replica && self.ready_replica(&topology, to, wait).await {
@@ -88,7 +93,7 @@ impl Session {
     fn is_ready(&mut self, role: Role, server: &str) -> bool {
         let version = self.version;
         self.slot(role).as_mut().is_some_and(|connection| {
-            connection.version == version && &*connection.key.server == server && !connection.channel.is_stale()
+            connection.version == version && &*connection.key.server == server && !connection.is_stale()
         })
     }
 
@@ -99,7 +104,10 @@ impl Session {
             let now = Instant::now();
             let chosen = self.worker.replica(topology, wanted.as_ref(), current.as_deref(), now);
             let Some((server, has)) = chosen else { return false };
-            if to == To::Last && current.as_deref() == Some(&server.name) && self.is_ready(Role::Replica, &server.name) {
+            if to == To::Last
+                && current.as_deref() == Some(&server.name)
+                && self.is_ready(Role::Replica, &server.name)
+            {
                 return true;
             }
             if !self.is_ready(Role::Replica, &server.name) {
@@ -124,9 +132,10 @@ impl Session {
         let Some(connection) = &mut self.replica else { return false };
         let seconds = Duration::from_millis(self.worker.limits.wait_ms).as_secs_f64();
         let mut question = Command::query(&format!("SELECT MASTER_GTID_WAIT('{position}',{seconds})"));
-        let answer = connection.ask(&mut question, Kind::Results).await;
+        let limit = Duration::from_millis(self.worker.limits.wait_ms) + PATIENCE;
+        let answer = tokio::time::timeout(limit, connection.ask(&mut question, Kind::Results)).await;
         let capabilities = connection.capabilities;
-        let Ok(answer) = answer else {
+        let Ok(Ok(answer)) = answer else {
             self.drop_slot(Role::Replica);
             self.worker.avoid(&server.name, Instant::now());
             return false;
@@ -143,6 +152,8 @@ impl Session {
         let mut held = None;
         let mut back_off = BACK_OFF.0;
         let mut source = None;
+        // The client sent another command already: it is there.
+        let mut has_more = !self.client.input.is_empty();
         loop {
             let topology = self.worker.topology();
             // While a switchover is prepared, transactions end but none begins.
@@ -154,7 +165,19 @@ impl Session {
                     if current && self.is_ready(Role::Primary, &server.name) {
                         return Ok(());
                     }
-                    match self.connect(Role::Primary, server, topology.epoch).await {
+                    // A server that does not answer is not waited for when another takes over.
+                    let mut changes = self.worker.source.clone();
+                    let other = changes.wait_for(|now| {
+                        let name =
+                            |topology: &Topology| topology.primary.as_ref().map(|server| server.name.clone());
+                        now.epoch != topology.epoch || name(now) != name(&topology)
+                    });
+                    let connected = tokio::select! {
+                        biased;
+                        connected = self.connect(Role::Primary, server, topology.epoch) => connected,
+                        Ok(_) = other => Err(Missing::Now("the primary changed".to_owned())),
+                    };
+                    match connected {
                         Ok(()) => return Ok(()),
                         Err(Missing::Final(refusal)) => return Err(refusal),
                         Err(Missing::Now(why)) => why,
@@ -164,7 +187,11 @@ impl Session {
             };
             if held.is_none() {
                 held = Some(Held::begin(&self.worker).ok_or_else(|| {
-                    Refusal::new(1203, "42000", "too many statements wait for a primary; this one did not run")
+                    Refusal::new(
+                        1203,
+                        "42000",
+                        "too many statements wait for a primary; this one did not run",
+                    )
                 })?);
             }
             let now = Instant::now();
@@ -174,9 +201,15 @@ impl Session {
                 return Err(Refusal::new(1290, "HY000", &message));
             }
             let source = source.get_or_insert_with(|| self.worker.source.clone());
+            let watched = !has_more;
             tokio::select! {
                 // The worker takes it over first; it is woken by the same change.
                 _ = source.changed() => tokio::task::yield_now().await,
+                // A statement whose client has given up is not run.
+                read = self.client.fill(), if watched => match read {
+                    Ok(0) | Err(_) => return Err(Refusal::new(1053, "08S01", "the client is gone")),
+                    Ok(_) => has_more = true,
+                },
                 () = tokio::time::sleep(back_off.min(deadline - now)) => back_off = (back_off * 2).min(BACK_OFF.1),
             }
         }
@@ -188,7 +221,7 @@ impl Session {
         let same = self.slot(role).as_mut().is_some_and(|connection| {
             &*connection.key.server == server.name
                 && crate::backend::is_current(connection, &topology)
-                && !connection.channel.is_stale()
+                && !connection.is_stale()
         });
         if !same {
             self.give_back(role);
@@ -245,8 +278,7 @@ impl Session {
             capabilities: greeting.capabilities,
         });
         let socket = channel.socket().map_err(|error| Missing::Now(error.to_string()))?;
-        let live =
-            crate::backend::LiveConnection { server: server.name.clone(), role, epoch, socket };
+        let live = crate::backend::LiveConnection { server: server.name.clone(), role, epoch, socket };
         let place = worker.pool.enter(worker.number(), permit, live);
         let mut connection = Connection {
             channel,
@@ -258,6 +290,7 @@ impl Session {
             key: Rc::new(key),
             version: 0,
             statements: std::collections::HashMap::new(),
+            busy: false,
             inserted_for: 0,
             _place: place,
         };

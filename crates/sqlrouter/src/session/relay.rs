@@ -55,6 +55,7 @@ pub(super) async fn relay(
     how: &Relay<'_>,
 ) -> Result<Seen, Broken> {
     let mut response = Response::new(how.kind, connection.capabilities);
+    connection.busy = true;
     let tracked = how.capabilities & SESSION_TRACK != 0;
     let mut seen = Seen::default();
     let mut passed = false;
@@ -119,6 +120,7 @@ pub(super) async fn relay(
                         if whole && (how.keep)(&error) {
                             let payload = BytesMut::from(payload);
                             input.advance(bytes);
+                            connection.busy = !response.is_over();
                             return Err(Broken::Refused(payload));
                         }
                     }
@@ -128,6 +130,7 @@ pub(super) async fn relay(
             }
         }
     }
+    connection.busy = false;
     let input = &mut connection.channel.input;
     if client.output.is_empty() {
         client.write(&input[..ready]).await.map_err(|_| Broken::Client)?;

@@ -61,7 +61,9 @@ impl Session {
             {
                 match broken {
                     Broken::Client => return Err(Closed),
-                    Broken::Server { .. } if job.fixed.is_none() && self.may_go_on() && Instant::now() < deadline => {
+                    Broken::Server { .. }
+                        if job.fixed.is_none() && self.may_go_on() && Instant::now() < deadline =>
+                    {
                         self.lose(role, "prepare");
                         continue;
                     }
@@ -116,14 +118,22 @@ impl Session {
         }
     }
 
-    async fn send(&mut self, role: Role, job: &mut Job<'_>, deadline: Instant) -> Result<super::relay::Seen, Broken> {
+    async fn send(
+        &mut self,
+        role: Role,
+        job: &mut Job<'_>,
+        deadline: Instant,
+    ) -> Result<super::relay::Seen, Broken> {
         let alone = self.may_go_on() && !self.is_in_transaction();
         let expired = Instant::now() >= deadline;
         let connection = match role {
             Role::Primary => self.primary.as_mut(),
             Role::Replica => self.replica.as_mut(),
         };
-        let Some(connection) = connection else { return Err(Broken::Server { passed: false }) };
+        let Some(connection) = connection.filter(|connection| !connection.busy) else {
+            return Err(Broken::Server { passed: false });
+        };
+        connection.busy = true;
         connection.channel.put_command(&mut job.command);
         if connection.channel.flush().await.is_err() {
             return Err(Broken::Server { passed: false });
@@ -168,9 +178,13 @@ impl Session {
             return false;
         }
         let topology = self.worker.topology();
-        let role = if self.bound.is_some() || self.status & STATUS_IN_TRANSACTION != 0 { Role::Primary } else { self.last };
+        let role = if self.bound.is_some() || self.status & STATUS_IN_TRANSACTION != 0 {
+            Role::Primary
+        } else {
+            self.last
+        };
         let alive = self.slot(role).as_mut().is_some_and(|connection| {
-            crate::backend::is_current(connection, &topology) && !connection.channel.is_stale()
+            crate::backend::is_current(connection, &topology) && !connection.is_stale()
         });
         if !alive {
             self.drop_slot(role);
@@ -197,7 +211,8 @@ impl Session {
     }
 
     async fn rolled_back(&mut self) -> Flow {
-        let message = "the primary changed and the transaction was rolled back; try restarting the transaction";
+        let message =
+            "the primary changed and the transaction was rolled back; try restarting the transaction";
         self.fail(1213, "40001", message).await
     }
 
@@ -207,13 +222,18 @@ impl Session {
         let in_transaction = self.status & STATUS_IN_TRANSACTION != 0;
         self.status &= !STATUS_IN_TRANSACTION;
         self.next_transaction = false;
-        if in_transaction && !lost_all && !job.statement.may_commit && job.statement.bind == crate::statement::Bind::Nothing
+        if in_transaction
+            && !lost_all
+            && !job.statement.may_commit
+            && job.statement.bind == crate::statement::Bind::Nothing
         {
             // A transaction of which no COMMIT was sent is surely gone.
             self.worker.metrics.rolled_back.inc();
             return self.rolled_back().await;
         }
-        let harmless = role == Role::Replica || matches!(job.statement.kind, StatementKind::Read) || job.statement.harmless;
+        let harmless = role == Role::Replica
+            || matches!(job.statement.kind, StatementKind::Read)
+            || job.statement.harmless;
         let message = if harmless {
             "the connection to the server was lost while the statement ran"
         } else {

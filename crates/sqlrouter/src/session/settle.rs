@@ -93,7 +93,9 @@ impl Session {
             Bind::NextTransaction if !failed => self.next_transaction = true,
             _ => {
                 let in_transaction = self.status & STATUS_IN_TRANSACTION != 0;
-                if self.next_transaction && !in_transaction && (had_transaction || job.statement.kind != StatementKind::Begin)
+                if self.next_transaction
+                    && !in_transaction
+                    && (had_transaction || job.statement.kind != StatementKind::Begin)
                 {
                     self.next_transaction = false;
                 }
@@ -139,17 +141,18 @@ impl Session {
     /// Asks the primary for the position of a write whose answer could not tell it.
     pub(super) async fn learn_position(&mut self) {
         let Some(connection) = &mut self.primary else { return };
-        if connection.channel.is_stale() {
+        if connection.is_stale() {
             return;
         }
-        let mut question = Command::query("SELECT @@last_gtid");
+        let mut question = Command::query("SELECT @@gtid_binlog_pos");
         let answer = tokio::time::timeout(ASK, connection.ask(&mut question, Kind::Results)).await;
         let capabilities = connection.capabilities;
         let Ok(Ok(answer)) = answer else {
             self.drop_slot(Role::Primary);
             return;
         };
-        let text = first_value(&answer, capabilities).ok().flatten().and_then(|text| String::from_utf8(text).ok());
+        let text =
+            first_value(&answer, capabilities).ok().flatten().and_then(|text| String::from_utf8(text).ok());
         if let Some(position) = text.and_then(|text| text.parse().ok()) {
             self.position.advance(&position);
             self.wrote_unseen = false;
@@ -167,5 +170,6 @@ impl Session {
         if matches!(connection.order(&mut command).await, Ok(Ok(()))) {
             connection.inserted_for = number;
         }
+        // If it broke, the statement itself finds out before it is sent.
     }
 }

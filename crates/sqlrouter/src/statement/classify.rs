@@ -57,7 +57,9 @@ pub fn classify(text: &[u8], mode: Mode) -> Statement {
         }
     };
     match first.text() {
-        b"SELECT" | b"WITH" | b"VALUES" | b"TABLE" => read(&mut tokens, &mut statement, first.text() == b"WITH"),
+        b"SELECT" | b"WITH" | b"VALUES" | b"TABLE" => {
+            read(&mut tokens, &mut statement, first.text() == b"WITH")
+        }
         other => {
             statement.may_commit = true;
             leading(other, &mut tokens, &mut statement);
@@ -72,6 +74,13 @@ pub fn classify(text: &[u8], mode: Mode) -> Statement {
             // What the others did was not looked at.
             statement.bind = Bind::Connection("several statements were sent in one");
         }
+    }
+    if tokens.is_conditional {
+        // What it does depends on the server's version, and what was taken for its first word may be skipped.
+        if statement.kind == Kind::Read {
+            (statement.kind, statement.why) = (Kind::Write, "a comment in it is run by some servers only");
+        }
+        (statement.tableless, statement.harmless, statement.may_commit) = (false, false, true);
     }
     if tokens.is_broken {
         (statement.kind, statement.why) = (Kind::Write, "it cannot be read");
@@ -151,7 +160,8 @@ fn show(tokens: &mut Tokens<'_>, statement: &mut Statement) {
             (statement.kind, statement.why) = (Kind::Diagnostics, "it asks about the last statement");
         }
         Some(Token::Word(word)) if is(word, b"MAINSTAY") => {
-            let mut next_is = |expected| matches!(tokens.next(), Some(Token::Word(word)) if is(word, expected));
+            let mut next_is =
+                |expected| matches!(tokens.next(), Some(Token::Word(word)) if is(word, expected));
             if next_is(b"ROUTE") && next_is(b"FOR") {
                 let begin = tokens.place();
                 (statement.kind, statement.why) = (Kind::Explain { begin }, "the router answers it");
@@ -170,7 +180,8 @@ fn kill(tokens: &mut Tokens<'_>, statement: &mut Statement) {
             Token::Word(word) if is(word, b"QUERY") => query = true,
             Token::Word(word) if is(word, b"CONNECTION") || is(word, b"HARD") || is(word, b"SOFT") => {}
             Token::Number(digits) => {
-                if let Some(connection) = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()) {
+                if let Some(connection) = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok())
+                {
                     statement.kind = Kind::Kill { connection, query };
                 }
                 return;
@@ -209,7 +220,8 @@ fn set(tokens: &mut Tokens<'_>, statement: &mut Statement) {
                 begins = is(word, b"SESSION") || is(word, b"LOCAL");
                 match upper(word).text() {
                     b"NAMES" | b"CHARACTER" | b"CHARSET" if first => {
-                        (statement.kind, statement.why) = (Kind::SetNames, "it changes the session's character set");
+                        (statement.kind, statement.why) =
+                            (Kind::SetNames, "it changes the session's character set");
                     }
                     b"TRANSACTION" if first => {
                         statement.bind = Bind::NextTransaction;
@@ -217,7 +229,8 @@ fn set(tokens: &mut Tokens<'_>, statement: &mut Statement) {
                     }
                     b"TRANSACTION" => {}
                     b"GLOBAL" | b"PASSWORD" | b"ROLE" | b"DEFAULT" | b"STATEMENT" | b"PERSIST" if first => {
-                        (statement.kind, statement.why) = (Kind::Write, "it changes more than the session's settings");
+                        (statement.kind, statement.why) =
+                            (Kind::Write, "it changes more than the session's settings");
                         if is(word, b"ROLE") {
                             statement.bind = Bind::Connection("it has another role");
                         }
@@ -236,7 +249,8 @@ fn set(tokens: &mut Tokens<'_>, statement: &mut Statement) {
             }
             Token::SystemVariable(name) if begins => {
                 if is(name, b"GLOBAL") {
-                    (statement.kind, statement.why) = (Kind::Write, "it changes more than the session's settings");
+                    (statement.kind, statement.why) =
+                        (Kind::Write, "it changes more than the session's settings");
                 }
                 (begins, first) = (false, false);
             }
@@ -289,7 +303,9 @@ fn bind(statement: &mut Statement, why: &'static str) {
 /// Functions that bind the session, or read what the last INSERT gave; in any statement.
 fn function(name: &[u8], statement: &mut Statement) {
     match name {
-        b"GET_LOCK" | b"RELEASE_LOCK" | b"RELEASE_ALL_LOCKS" => bind(statement, "it may hold a lock of GET_LOCK"),
+        b"GET_LOCK" | b"RELEASE_LOCK" | b"RELEASE_ALL_LOCKS" => {
+            bind(statement, "it may hold a lock of GET_LOCK")
+        }
         b"LAST_INSERT_ID" => statement.last_insert_id = true,
         _ => {}
     }
@@ -320,7 +336,9 @@ fn read(tokens: &mut Tokens<'_>, statement: &mut Statement, with: bool) {
                 b"OUTFILE" | b"DUMPFILE" => primary(statement, "it writes a file"),
                 b"INTO" => primary(statement, "its result goes somewhere else than to the client"),
                 b"VALUE" if after(b"NEXT") => primary(statement, "it takes a number of a sequence"),
-                b"VALUE" if after(b"PREVIOUS") => primary(statement, "it reads the last number of a sequence"),
+                b"VALUE" if after(b"PREVIOUS") => {
+                    primary(statement, "it reads the last number of a sequence")
+                }
                 b"PROCEDURE" => primary(statement, "a procedure may do anything"),
                 b"SQL_CALC_FOUND_ROWS" => {
                     primary(statement, "FOUND_ROWS() may be asked for next");

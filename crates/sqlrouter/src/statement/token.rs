@@ -30,6 +30,8 @@ pub(super) struct Tokens<'a> {
     /// Inside of `/*! ... */`.
     in_executed: bool,
     pub(super) hint: Option<Hint>,
+    /// There is a comment that some servers run and others skip.
+    pub(super) is_conditional: bool,
     /// A string or comment does not end: the statement is not understood.
     pub(super) is_broken: bool,
 }
@@ -40,7 +42,7 @@ fn is_word(byte: u8) -> bool {
 
 impl<'a> Tokens<'a> {
     pub(super) fn new(text: &'a [u8], mode: Mode) -> Self {
-        Self { text, at: 0, mode, in_executed: false, hint: None, is_broken: false }
+        Self { text, at: 0, mode, in_executed: false, hint: None, is_conditional: false, is_broken: false }
     }
 
     /// Where the next token is looked for.
@@ -81,6 +83,7 @@ impl<'a> Tokens<'a> {
         if executed {
             self.is_broken |= self.in_executed;
             self.in_executed = true;
+            self.is_conditional = true;
             self.at += if self.peek(2) == b'!' { 3 } else { 4 };
             while self.peek(0).is_ascii_digit() {
                 self.at += 1;
@@ -135,7 +138,8 @@ impl<'a> Tokens<'a> {
         if self.peek(0) == b'@' {
             self.at += 1;
             let mut name = self.variable_name();
-            let is_scope = [&b"session"[..], b"local", b"global"].iter().any(|scope| name.eq_ignore_ascii_case(scope));
+            let is_scope =
+                [&b"session"[..], b"local", b"global"].iter().any(|scope| name.eq_ignore_ascii_case(scope));
             if is_scope && self.peek(0) == b'.' {
                 self.at += 1;
                 // A global value is a server's own.

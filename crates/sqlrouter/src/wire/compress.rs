@@ -51,7 +51,9 @@ impl Compressed {
     pub fn take(&mut self, raw: &mut BytesMut, plain: &mut BytesMut) -> Result<bool, Malformed> {
         let mut any = false;
         while raw.len() >= HEADER {
-            let number = |at: usize| usize::from(raw[at]) | usize::from(raw[at + 1]) << 8 | usize::from(raw[at + 2]) << 16;
+            let number = |at: usize| {
+                usize::from(raw[at]) | usize::from(raw[at + 1]) << 8 | usize::from(raw[at + 2]) << 16
+            };
             let (length, full) = (number(0), number(4));
             if raw.len() < HEADER + length {
                 break;

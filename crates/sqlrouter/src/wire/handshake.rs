@@ -3,7 +3,8 @@
 use bytes::{BufMut as _, BytesMut};
 
 use super::capability::{
-    CLIENT_MYSQL, CONNECT_ATTRS, CONNECT_WITH_DB, PLUGIN_AUTH, PLUGIN_AUTH_LENENC, PROTOCOL_41, SECURE_CONNECTION,
+    CLIENT_MYSQL, CONNECT_ATTRS, CONNECT_WITH_DB, PLUGIN_AUTH, PLUGIN_AUTH_LENENC, PROTOCOL_41,
+    SECURE_CONNECTION,
 };
 use super::packet::{Malformed, Reader, put_lenenc_bytes};
 
@@ -239,7 +240,10 @@ pub fn switch(plugin: &str, challenge: &[u8]) -> BytesMut {
     out.put_slice(plugin.as_bytes());
     out.put_u8(0);
     out.put_slice(challenge);
-    out.put_u8(0);
+    // The plugins with challenges of twenty bytes expect a zero behind it, ed25519 does not take one.
+    if challenge.len() == CHALLENGE {
+        out.put_u8(0);
+    }
     out
 }
 
@@ -255,7 +259,7 @@ pub fn parse_switch(payload: &[u8]) -> Result<(String, Vec<u8>), Malformed> {
     }
     let plugin = text(reader.until_zero()?)?;
     let mut challenge = reader.rest().to_vec();
-    if challenge.last() == Some(&0) {
+    if challenge.len() == CHALLENGE + 1 {
         challenge.pop();
     }
     Ok((plugin, challenge))

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::capability::{STATUS_SESSION_STATE_CHANGED, STATUS_AUTOCOMMIT};
+use super::capability::{STATUS_AUTOCOMMIT, STATUS_SESSION_STATE_CHANGED};
 use super::packet::{Malformed, Reader, put_lenenc, put_lenenc_bytes};
 
 /// First byte of OK.
@@ -132,7 +132,8 @@ pub fn changes(state: &[u8]) -> impl Iterator<Item = Change<'_>> {
 /// The payload of a plain OK.
 pub fn ok(status: u16) -> BytesMut {
     let mut out = BytesMut::new();
-    OkPacket { head: OK, affected: 0, last_insert_id: 0, status, warnings: 0, info: b"", state: b"" }.put(false, &mut out);
+    OkPacket { head: OK, affected: 0, last_insert_id: 0, status, warnings: 0, info: b"", state: b"" }
+        .put(false, &mut out);
     out
 }
 

@@ -65,8 +65,13 @@ enum State {
     Rows,
     PreparedFirst,
     /// Definitions of parameters, then of columns.
-    Definitions { parameters: u64, columns: u64 },
-    DefinitionsEnd { then: u64 },
+    Definitions {
+        parameters: u64,
+        columns: u64,
+    },
+    DefinitionsEnd {
+        then: u64,
+    },
     One,
     Over,
 }
@@ -326,7 +331,15 @@ mod tests {
 
     #[test]
     fn results_end_where_they_end_however_the_bytes_arrive() {
-        let old = stream(&[b"\x01", b"def", EOF_PACKET, b"\x01a", b"\xfb", EOF_MORE, b"\x00\x00\x00\x02\x00\x00\x00"]);
+        let old = stream(&[
+            b"\x01",
+            b"def",
+            EOF_PACKET,
+            b"\x01a",
+            b"\xfb",
+            EOF_MORE,
+            b"\x00\x00\x00\x02\x00\x00\x00",
+        ]);
         let new = stream(&[b"\x01", b"def", b"\x01a", OK_END]);
         for piece in [1, 2, 3, 5, 7, 64] {
             let (_, ends, all) = follow(Kind::Results, 0, &old, piece);

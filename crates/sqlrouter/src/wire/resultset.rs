@@ -7,7 +7,14 @@ use super::packet::{HEADER, Malformed, Reader, frame, header, put_lenenc, put_le
 use super::reply::{EOF, ERR, OK};
 
 /// Appends a whole answer, as packets that begin with this sequence number: columns of text, and rows.
-pub fn put(columns: &[&str], rows: &[Vec<String>], capabilities: u64, status: u16, mut sequence: u8, out: &mut BytesMut) {
+pub fn put(
+    columns: &[&str],
+    rows: &[Vec<String>],
+    capabilities: u64,
+    status: u16,
+    mut sequence: u8,
+    out: &mut BytesMut,
+) {
     let mut payload = BytesMut::new();
     let mut send = |payload: &mut BytesMut| {
         sequence = frame(payload, sequence, out);

@@ -1,9 +1,7 @@
 //! What becomes of statements when servers fail, with servers that do on demand what real ones do seldom.
 
-
-
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::fixture::client::{Client, Failed};
@@ -121,7 +119,9 @@ fn an_old_primary_that_still_answers_gets_nothing_any_more() {
 
 #[test]
 fn a_transaction_that_is_lost_between_statements_is_told_and_can_be_tried_again() {
-    let status = |text: &str| if text == "COMMIT" || text == "ROLLBACK" { Does::Ok(2) } else { Does::Ok(IN_TRANSACTION) };
+    let status = |text: &str| {
+        if text == "COMMIT" || text == "ROLLBACK" { Does::Ok(2) } else { Does::Ok(IN_TRANSACTION) }
+    };
     let (one, two) = (Fake::start(status), Fake::start(status));
     let router = Router::start(topology(1, Some(("one", one.address)), &[]));
     let mut client = router.client("app", None);
@@ -184,6 +184,10 @@ fn while_a_switchover_is_prepared_transactions_end_and_none_begins() {
     let (mut running, mut new) = (router.client("app", None), router.client("app", None));
     running.query("BEGIN").unwrap();
     router.teller.tell(mainstay_sqlrouter::Topology { paused: true, ..first });
+    wait_until("the router knows", || {
+        let row = &new.query("SHOW MAINSTAY ROUTE FOR DELETE FROM t").unwrap()[0];
+        row[2].as_deref().unwrap().contains("a switchover is on its way")
+    });
     new.begin("INSERT INTO t VALUES (2)").unwrap();
     wait_until("it is held", || router.metric("sqlrouter_held") == 1.0);
     running.query("INSERT INTO t VALUES (1)").unwrap();
@@ -210,7 +214,9 @@ fn a_session_that_lost_what_only_its_connection_had_is_ended() {
 #[test]
 fn a_wrong_password_and_an_unknown_account_look_the_same() {
     let router = Router::start(topology(1, None, &[]));
-    let refused = |account: &str, password: &str| Client::connect(router.address, account, password, None).err().unwrap();
+    let refused = |account: &str, password: &str| {
+        Client::connect(router.address, account, password, None).err().unwrap()
+    };
     let (wrong, unknown) = (refused("app", "x"), refused("nobody", PASSWORD));
     assert_eq!((wrong.0, unknown.0), (1045, 1045));
     assert_eq!(wrong.1.replace("'app'", ""), unknown.1.replace("'nobody'", ""));
@@ -236,7 +242,8 @@ fn clients_that_wait_for_a_connection_get_one_when_another_gives_it_back() {
         }
         Does::Ok(2)
     });
-    let router = Router::with(topology(1, Some(("one", one.address)), &[]), |config| config.accounts[1].backends = 1);
+    let router =
+        Router::with(topology(1, Some(("one", one.address)), &[]), |config| config.accounts[1].backends = 1);
     let (mut first, mut second) = (router.client("tx", None), router.client("tx", None));
     first.query("BEGIN").unwrap();
     second.begin("DELETE FROM t").unwrap();

@@ -96,7 +96,10 @@ fn settings_follow_the_session_from_server_to_server(pair: &Pair) {
     assert_eq!(on_primary, "+05:00|ab|latin1_german2_ci|latin1");
     assert_eq!(on_replica, on_primary);
     client.query("USE mysql").unwrap();
-    assert_eq!(client.value("/* mainstay: eventual */ SELECT DATABASE() FROM app.t LIMIT 1").unwrap(), "mysql");
+    assert_eq!(
+        client.value("/* mainstay: eventual */ SELECT DATABASE() FROM app.t LIMIT 1").unwrap(),
+        "mysql"
+    );
 }
 
 fn prepared_statements_follow_the_session_from_server_to_server(pair: &Pair) {
@@ -125,7 +128,9 @@ fn with_transaction_pooling_clients_share_connections_and_not_their_state(pair: 
             }
             client.query(&format!("INSERT INTO t (a) VALUES ('tx {number}')")).unwrap();
             let id = client.value("SELECT LAST_INSERT_ID()").unwrap();
-            let zone = client.value(&format!("SELECT @@time_zone FROM t WHERE id = {id} AND a = 'tx {number}' FOR UPDATE"));
+            let zone = client.value(&format!(
+                "SELECT @@time_zone FROM t WHERE id = {id} AND a = 'tx {number}' FOR UPDATE"
+            ));
             assert_eq!(zone.unwrap(), format!("+0{number}:00"));
         }
     }
@@ -162,14 +167,18 @@ fn a_session_that_ends_leaves_nothing_behind(pair: &Pair) {
         let mut next = pair.router.client("app", Some("app"));
         assert_eq!(next.value("SELECT @a").unwrap(), "");
         assert_eq!(next.query("SELECT * FROM left_behind").unwrap_err().0, 1146);
-        assert_eq!(next.value("/* mainstay: primary */ SELECT COUNT(*) FROM t WHERE a = 'never'").unwrap(), "0");
+        assert_eq!(
+            next.value("/* mainstay: primary */ SELECT COUNT(*) FROM t WHERE a = 'never'").unwrap(),
+            "0"
+        );
     }
 }
 
 fn a_failover_in_the_middle_is_a_pause(mut pair: Pair) {
     let address = pair.router.address;
     let writer = std::thread::spawn(move || {
-        let mut client = crate::fixture::client::Client::connect(address, "app", "geheim", Some("app")).unwrap();
+        let mut client =
+            crate::fixture::client::Client::connect(address, "app", "geheim", Some("app")).unwrap();
         let (mut written, mut unknown) = (Vec::new(), 0);
         for number in 0..400 {
             match client.query(&format!("INSERT INTO t (a) VALUES ('failover {number}')")) {

@@ -14,7 +14,11 @@ fn clients_prove_their_password_with_the_plugin_of_their_account() {
     for plugin in [Plugin::Native, Plugin::CachingSha2, Plugin::Ed25519] {
         let router = Router::with(topology(1, None, &[]), |config| config.accounts[0].plugin = plugin);
         assert!(Client::connect(router.address, "app", PASSWORD, None).is_ok(), "{plugin:?}");
-        assert_eq!(Client::connect(router.address, "app", "wrong", None).err().unwrap().0, 1045, "{plugin:?}");
+        assert_eq!(
+            Client::connect(router.address, "app", "wrong", None).err().unwrap().0,
+            1045,
+            "{plugin:?}"
+        );
     }
 }
 
@@ -43,7 +47,8 @@ fn tls_is_verified_towards_servers_and_offered_to_clients() {
     certificates(folder.path());
     let path = |name: &str| folder.path().join(name);
     let option = |name: &str, file: &str| format!("--{name}={}", path(file).display());
-    let (ca, cert, key) = (option("ssl-ca", "ca.pem"), option("ssl-cert", "cert.pem"), option("ssl-key", "key.pem"));
+    let (ca, cert, key) =
+        (option("ssl-ca", "ca.pem"), option("ssl-cert", "cert.pem"), option("ssl-key", "key.pem"));
     let server = MariaDb::start(1, &[&ca, &cert, &key, "--require-secure-transport=1"]);
     let first = topology(1, Some(("one", server.address)), &[]);
     let router = Router::with(first.clone(), |config| {

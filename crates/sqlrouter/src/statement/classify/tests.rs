@@ -44,6 +44,7 @@ fn what_is_no_plain_read_goes_to_the_primary() {
         "SELECT @@global.read_only",
         "SELECT 1; DELETE FROM t",
         "SELECT 1 /*! INTO OUTFILE 'x' */",
+        "/*!999999 SELECT */ DELETE FROM t",
         "SELECT 'never ends",
         "SELECT 1 /* never ends",
         "WITH x AS (SELECT 1) DELETE FROM t",
@@ -88,7 +89,11 @@ fn what_binds_a_session_is_found() {
     ] {
         assert!(binds(text), "{text}");
     }
-    for text in ["SET NAMES utf8mb4", "SET SESSION sql_mode = CONCAT(@@sql_mode, ',ANSI')", "INSERT INTO t VALUES (1)"] {
+    for text in [
+        "SET NAMES utf8mb4",
+        "SET SESSION sql_mode = CONCAT(@@sql_mode, ',ANSI')",
+        "INSERT INTO t VALUES (1)",
+    ] {
         assert!(!binds(text), "{text}");
     }
     assert_eq!(of("SET NAMES utf8mb4").kind, Kind::SetNames);
