@@ -40,9 +40,8 @@ impl Position {
         for gtid in &other.0 {
             match self.0.iter().position(|ours| ours.domain == gtid.domain) {
                 Some(at) if self.0[at].sequence < gtid.sequence => self.0[at] = *gtid,
-                Some(_) => {}
                 None if self.0.len() < DOMAINS => self.0.push(*gtid),
-                None => {}
+                Some(_) | None => {}
             }
         }
     }

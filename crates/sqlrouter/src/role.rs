@@ -26,7 +26,7 @@ pub fn run(config: &SqlRouterConfig) -> Result<(), Error> {
         follow_file(path.clone(), teller)?;
     }
     let sockets = Sockets::open(config)?;
-    let server = Server::start(config, sockets, source)?;
+    let server = Server::start(config, sockets, &source)?;
     let shutdown = server.shutdown().clone();
     runtime.block_on(async {
         let mut asked = async || {

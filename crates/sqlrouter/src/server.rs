@@ -147,7 +147,7 @@ impl std::fmt::Debug for Registry2 {
 
 impl Server {
     /// Starts one worker for each element of `sockets.tcp`.
-    pub fn start(config: &SqlRouterConfig, sockets: Sockets, topology: Source) -> Result<Self, Error> {
+    pub fn start(config: &SqlRouterConfig, sockets: Sockets, topology: &Source) -> Result<Self, Error> {
         let (shutdown, registry) = (Shutdown::new(), Registry::default());
         let metrics = Metrics::new(&registry);
         let workers = sockets.tcp.len().max(1);

@@ -23,7 +23,9 @@ pub(super) fn sign(password: &[u8], message: &[u8]) -> [u8; 64] {
 
 fn hash(parts: &[&[u8]]) -> Scalar {
     let mut context = Context::new(&SHA512);
-    parts.iter().for_each(|part| context.update(part));
+    for part in parts {
+        context.update(part);
+    }
     let hash = context.finish();
     Scalar::from_bytes_mod_order_wide(hash.as_ref().try_into().expect("SHA-512 has 64 bytes"))
 }

@@ -64,7 +64,9 @@ impl Plugin {
         let mut challenge = vec![0; if self == Self::Ed25519 { LONG_CHALLENGE } else { CHALLENGE }];
         getrandom::fill(&mut challenge)?;
         // Clients read the challenge up to the first zero.
-        challenge.iter_mut().for_each(|byte| *byte = *byte % 94 + 33);
+        for byte in &mut challenge {
+            *byte = *byte % 94 + 33;
+        }
         Ok(challenge)
     }
 }

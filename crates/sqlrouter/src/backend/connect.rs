@@ -69,7 +69,7 @@ impl Default for Learned {
         Self {
             version: "5.5.5-10.11.0-MariaDB".to_owned(),
             collation: 45,
-            capabilities: u64::MAX & !STMT_BULK & !EXTENDED_METADATA,
+            capabilities: !(STMT_BULK | EXTENDED_METADATA),
         }
     }
 }

@@ -241,7 +241,9 @@ fn put_assignment(text: &mut BytesMut, name: &[u8], value: &[u8]) {
         text.extend_from_slice(b"NULL");
     } else if value.iter().any(|byte| matches!(byte, b'\'' | b'\\' | b'"') || *byte >= 0x80) {
         text.extend_from_slice(b"x'");
-        value.iter().for_each(|byte| text.extend_from_slice(format!("{byte:02x}").as_bytes()));
+        for byte in value {
+            text.extend_from_slice(format!("{byte:02x}").as_bytes());
+        }
         text.extend_from_slice(b"'");
     } else {
         text.extend_from_slice(b"'");

@@ -217,7 +217,7 @@ fn session(worker: &Rc<Worker>, mut client: Channel, accepted: Accepted) -> Sess
     Session {
         worker: Rc::clone(worker),
         account,
-        _place: place,
+        place,
         entry,
         client,
         capabilities,
@@ -293,7 +293,7 @@ impl Session {
                 return Err(Closed);
             };
             debug_assert!(account.clients.load(Ordering::Relaxed) > 0);
-            (self.account, self._place) = (account, place);
+            (self.account, self.place) = (account, place);
             self.entry = self.worker.kills.enter(self.entry.number, &self.account.name);
             self.position = crate::gtid::Position::default();
         }

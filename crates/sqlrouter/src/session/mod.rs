@@ -44,7 +44,7 @@ type Flow = Result<(), Closed>;
 pub(crate) struct Session {
     worker: Rc<Worker>,
     account: Rc<Account>,
-    _place: ClientPlace,
+    place: ClientPlace,
     entry: Entry,
     client: Channel,
     /// Agreed with the client.

@@ -57,7 +57,7 @@ impl Session {
         }
         let text = Bytes::copy_from_slice(command.body());
         let statement = self.worker.cache.borrow_mut().of(&text, self.mode());
-        self.next_statement = self.next_statement.wrapping_add(1).min(LAST - 1).max(1);
+        self.next_statement = self.next_statement.wrapping_add(1).clamp(1, LAST - 1);
         let number = self.next_statement;
         let mut job = Job::new(command, Kind::Prepared, &statement);
         job.prepared = number;
@@ -242,7 +242,7 @@ impl Session {
         let (Some(role), Some(number)) = (role, number) else {
             return self.fail(1421, "HY000", "the statement has no open cursor").await;
         };
-        self.to_statement(role, number, command, Kind::Rows).await
+        self.send_to_statement(role, number, command, Kind::Rows).await
     }
 
     pub(super) async fn reset_statement(&mut self, command: Command) -> Flow {
@@ -256,11 +256,11 @@ impl Session {
             // There is nothing to forget.
             (None, false) => return self.done().await,
         };
-        self.to_statement(role, number, command, Kind::One).await
+        self.send_to_statement(role, number, command, Kind::One).await
     }
 
     /// A command about a statement goes where the statement is.
-    async fn to_statement(&mut self, role: Role, number: u32, command: Command, kind: Kind) -> Flow {
+    async fn send_to_statement(&mut self, role: Role, number: u32, command: Command, kind: Kind) -> Flow {
         let statement = Rc::clone(&self.statements[&number].statement);
         self.last = role;
         let mut job = Job::new(command, kind, &statement);

@@ -69,14 +69,13 @@ impl Session {
     pub(super) async fn ready(&mut self, to: To, wait: Await, deadline: Instant) -> Result<Role, Refusal> {
         let topology = self.worker.topology();
         let role = match to {
-            To::Primary => Role::Primary,
             To::Replica => Role::Replica,
             To::Last if self.is_usable(self.last, &topology) => self.last,
             To::Any if self.is_usable(Role::Primary, &topology) => Role::Primary,
             To::Any if self.is_usable(Role::Replica, &topology) || topology.primary.is_none() => {
                 Role::Replica
             }
-            To::Last | To::Any => Role::Primary,
+            To::Primary | To::Last | To::Any => Role::Primary,
         };
         if role == Role::Replica && self.ready_replica(&topology, to, wait).await {
             return Ok(Role::Replica);
@@ -219,7 +218,7 @@ impl Session {
     async fn connect(&mut self, role: Role, server: &Server, epoch: u64) -> Result<(), Missing> {
         let topology = self.worker.topology();
         let same = self.slot(role).as_mut().is_some_and(|connection| {
-            &*connection.key.server == server.name
+            *connection.key.server == *server.name
                 && crate::backend::is_current(connection, &topology)
                 && !connection.is_stale()
         });

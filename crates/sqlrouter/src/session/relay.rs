@@ -157,6 +157,16 @@ async fn send_file(client: &mut Channel, connection: &mut Connection) -> Result<
     }
 }
 
+/// Variables that are a connection's own.
+const NOT_CARRIED: [&[u8]; 6] = [
+    b"insert_id",
+    b"warning_count",
+    b"error_count",
+    b"in_transaction",
+    b"session_track_system_variables",
+    b"pseudo_thread_id",
+];
+
 fn note(seen: &mut Seen, ok: &OkPacket<'_>) {
     seen.status = Some(ok.status);
     seen.warnings = ok.warnings;
@@ -176,9 +186,8 @@ fn note(seen: &mut Seen, ok: &OkPacket<'_>) {
                 let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                 seen.last_insert_id = number.unwrap_or(seen.last_insert_id);
             }
-            Change::Variable(b"insert_id" | b"warning_count" | b"error_count" | b"in_transaction", _)
-            | Change::Variable(b"session_track_system_variables" | b"pseudo_thread_id", _)
-            | Change::Other => {}
+            Change::Other => {}
+            Change::Variable(name, _) if NOT_CARRIED.contains(&name) => {}
             Change::Variable(name, value) => {
                 seen.variables.push((Bytes::copy_from_slice(name), Bytes::copy_from_slice(value)));
             }

@@ -58,7 +58,7 @@ pub fn classify(text: &[u8], mode: Mode) -> Statement {
     };
     match first.text() {
         b"SELECT" | b"WITH" | b"VALUES" | b"TABLE" => {
-            read(&mut tokens, &mut statement, first.text() == b"WITH")
+            read(&mut tokens, &mut statement, first.text() == b"WITH");
         }
         other => {
             statement.may_commit = true;
@@ -99,8 +99,7 @@ fn leading(first: &[u8], tokens: &mut Tokens<'_>, statement: &mut Statement) {
             changes(statement, "it changes data");
             statement.may_commit = false;
         }
-        b"BEGIN" => (statement.kind, statement.why) = (Kind::Begin, "a transaction begins"),
-        b"START" => (statement.kind, statement.why) = (Kind::Begin, "a transaction begins"),
+        b"BEGIN" | b"START" => (statement.kind, statement.why) = (Kind::Begin, "a transaction begins"),
         b"COMMIT" => (statement.kind, statement.why) = (Kind::Commit, "a transaction ends"),
         b"ROLLBACK" | b"SAVEPOINT" | b"RELEASE" => {
             (statement.kind, statement.why) = (Kind::Rollback, "it belongs to a transaction");
@@ -227,7 +226,6 @@ fn set(tokens: &mut Tokens<'_>, statement: &mut Statement) {
                         statement.bind = Bind::NextTransaction;
                         statement.kind = Kind::Write;
                     }
-                    b"TRANSACTION" => {}
                     b"GLOBAL" | b"PASSWORD" | b"ROLE" | b"DEFAULT" | b"STATEMENT" | b"PERSIST" if first => {
                         (statement.kind, statement.why) =
                             (Kind::Write, "it changes more than the session's settings");
@@ -258,9 +256,7 @@ fn set(tokens: &mut Tokens<'_>, statement: &mut Statement) {
             Token::Sign(b')') => depth = depth.saturating_sub(1),
             Token::Sign(b',') if depth == 0 => begins = true,
             Token::Sign(b';') => {
-                if tokens.next().is_some() {
-                    statement.several = true;
-                }
+                statement.several |= tokens.next().is_some();
                 return;
             }
             _ => (begins, first) = (false, false),
@@ -273,12 +269,8 @@ fn rest(tokens: &mut Tokens<'_>, statement: &mut Statement) {
     let mut previous = None;
     while let Some(token) = tokens.next() {
         match token {
-            Token::Sign(b';') => {
-                // The body of a routine, or several statements: it goes to the primary in either case.
-                if tokens.next().is_some() {
-                    statement.several = true;
-                }
-            }
+            // The body of a routine, or several statements: it goes to the primary in either case.
+            Token::Sign(b';') => statement.several |= tokens.next().is_some(),
             Token::Sign(b'(') => {
                 if let Some(Token::Word(word)) = previous {
                     function(upper(word).text(), statement);
@@ -304,7 +296,7 @@ fn bind(statement: &mut Statement, why: &'static str) {
 fn function(name: &[u8], statement: &mut Statement) {
     match name {
         b"GET_LOCK" | b"RELEASE_LOCK" | b"RELEASE_ALL_LOCKS" => {
-            bind(statement, "it may hold a lock of GET_LOCK")
+            bind(statement, "it may hold a lock of GET_LOCK");
         }
         b"LAST_INSERT_ID" => statement.last_insert_id = true,
         _ => {}
@@ -337,7 +329,7 @@ fn read(tokens: &mut Tokens<'_>, statement: &mut Statement, with: bool) {
                 b"INTO" => primary(statement, "its result goes somewhere else than to the client"),
                 b"VALUE" if after(b"NEXT") => primary(statement, "it takes a number of a sequence"),
                 b"VALUE" if after(b"PREVIOUS") => {
-                    primary(statement, "it reads the last number of a sequence")
+                    primary(statement, "it reads the last number of a sequence");
                 }
                 b"PROCEDURE" => primary(statement, "a procedure may do anything"),
                 b"SQL_CALC_FOUND_ROWS" => {
@@ -345,7 +337,6 @@ fn read(tokens: &mut Tokens<'_>, statement: &mut Statement, with: bool) {
                 }
                 _ => {}
             },
-            Token::Name(_) | Token::Text | Token::Number(_) => {}
             Token::UserVariable => {
                 primary(statement, "it reads or sets variables of the session");
                 if after(b"INTO") {
@@ -399,12 +390,8 @@ fn read(tokens: &mut Tokens<'_>, statement: &mut Statement, with: bool) {
                 primary(statement, "it sets a variable of the session");
                 bind(statement, "it has variables of its own (@name)");
             }
-            Token::Sign(b';') => {
-                if tokens.next().is_some() {
-                    statement.several = true;
-                }
-            }
-            Token::Sign(_) => {}
+            Token::Sign(b';') => statement.several |= tokens.next().is_some(),
+            Token::Name(_) | Token::Text | Token::Number(_) | Token::Sign(_) => {}
         }
         (before, previous) = (previous, Some(token));
     }

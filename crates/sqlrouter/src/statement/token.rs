@@ -174,12 +174,8 @@ impl<'a> Iterator for Tokens<'a> {
         }
         let byte = self.text[self.at];
         let token = match byte {
-            b'\'' => {
-                self.quoted(byte, !self.mode.no_backslash_escapes);
-                Token::Text
-            }
             b'"' if self.mode.ansi_quotes => Token::Name(self.quoted(byte, false)),
-            b'"' => {
+            b'\'' | b'"' => {
                 self.quoted(byte, !self.mode.no_backslash_escapes);
                 Token::Text
             }

@@ -21,7 +21,7 @@ pub struct OkPacket<'a> {
     pub head: u8,
     /// Rows.
     pub affected: u64,
-    /// The last number that AUTO_INCREMENT gave.
+    /// The last number that `AUTO_INCREMENT` gave.
     pub last_insert_id: u64,
     /// Status flags.
     pub status: u16,
@@ -92,7 +92,9 @@ const TRACKED_BY_DEFAULT: [&[u8]; 5] = [
 
 fn put_change(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     let mut body = Vec::new();
-    parts.iter().for_each(|part| put_lenenc_bytes(&mut body, part));
+    for part in parts {
+        put_lenenc_bytes(&mut body, part);
+    }
     out.push(kind);
     put_lenenc_bytes(out, &body);
 }

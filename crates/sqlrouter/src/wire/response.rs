@@ -180,10 +180,9 @@ impl Response {
             State::One => {
                 let Some(payload) = whole(bytes, length)? else { return Ok(Event::Need) };
                 let end = match first {
-                    OK => End::Ok,
                     ERR => End::Err,
                     EOF if payload.len() < 9 && !(self.deprecate_eof && payload.len() >= 7) => End::Eof,
-                    EOF => End::Ok,
+                    OK | EOF => End::Ok,
                     _ => End::Other,
                 };
                 Ok(self.end(length, end, false))

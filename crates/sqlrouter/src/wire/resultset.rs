@@ -49,7 +49,9 @@ pub fn put(
         send(&mut payload);
     }
     for row in rows {
-        row.iter().for_each(|value| put_lenenc_bytes(&mut payload, value.as_bytes()));
+        for value in row {
+            put_lenenc_bytes(&mut payload, value.as_bytes());
+        }
         send(&mut payload);
     }
     if capabilities & DEPRECATE_EOF == 0 {
