@@ -14,6 +14,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::auth::Plugin;
 use crate::backend::{Dialer, Learned, Pool, Role};
+use crate::channel::Command;
 use crate::config::{Consistency, Limits, Pooling};
 use crate::gtid::Position;
 use crate::kill::Kills;
@@ -195,6 +196,24 @@ impl Worker {
     }
 }
 
+/// Asks a server what it is, so that clients are told so from the first one on.
+async fn learn(worker: Rc<Worker>) {
+    let topology = worker.topology();
+    let Some(account) = worker.accounts.values().next() else { return };
+    for server in topology.primary.iter().chain(&topology.replicas) {
+        match worker.dialer.connect(server, &account.name, &account.password, 0, 0).await {
+            Ok((mut channel, greeting, _)) => {
+                worker.learned.replace(Learned::from(&greeting));
+                channel.put_command(&mut Command::new(command::QUIT, b""));
+                // It is gone either way.
+                let _ = channel.flush().await;
+                return;
+            }
+            Err(error) => tracing::debug!(server = server.name, %error, "a server does not say what it is"),
+        }
+    }
+}
+
 /// Follows the topology, and lets go of what is connected to servers that are no longer what they were.
 pub(crate) async fn follow(worker: Weak<Worker>) {
     let Some(mut source) = worker.upgrade().map(|worker| worker.source.clone()) else { return };
@@ -206,6 +225,9 @@ pub(crate) async fn follow(worker: Weak<Worker>) {
         };
         let Some(worker) = worker.upgrade() else { return };
         let topology = Arc::clone(&source.borrow_and_update());
+        if !worker.learned.borrow().known {
+            tokio::task::spawn_local(learn(Rc::clone(&worker)));
+        }
         let before = worker.topology.replace(Arc::clone(&topology));
         let idle = Duration::from_millis(worker.limits.idle_ms);
         worker.pool.sweep(&topology, idle, Instant::now());

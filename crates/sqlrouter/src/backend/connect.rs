@@ -58,6 +58,8 @@ impl ConnectError {
 /// What servers said of themselves, which clients are told.
 #[derive(Debug, Clone)]
 pub(crate) struct Learned {
+    /// A server said it; otherwise it is what every server of this kind has.
+    pub(crate) known: bool,
     pub(crate) version: String,
     pub(crate) collation: u8,
     pub(crate) capabilities: u64,
@@ -67,9 +69,21 @@ impl Default for Learned {
     /// Before any server was reached.
     fn default() -> Self {
         Self {
+            known: false,
             version: "5.5.5-10.11.0-MariaDB".to_owned(),
             collation: 45,
             capabilities: !(STMT_BULK | EXTENDED_METADATA),
+        }
+    }
+}
+
+impl From<&Greeting> for Learned {
+    fn from(greeting: &Greeting) -> Self {
+        Self {
+            known: true,
+            version: greeting.version.clone(),
+            collation: greeting.collation,
+            capabilities: greeting.capabilities,
         }
     }
 }

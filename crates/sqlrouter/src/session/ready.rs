@@ -271,11 +271,7 @@ impl Session {
         let result = if dialled.is_ok() { "ok" } else { "failed" };
         worker.metrics.backend_logins.with(&[&server.name, result]).inc();
         let (channel, greeting, capabilities) = dialled.map_err(|error| missing(&error, server))?;
-        worker.learned.replace(crate::backend::Learned {
-            version: greeting.version.clone(),
-            collation: greeting.collation,
-            capabilities: greeting.capabilities,
-        });
+        worker.learned.replace(crate::backend::Learned::from(&greeting));
         let socket = channel.socket().map_err(|error| Missing::Now(error.to_string()))?;
         let live = crate::backend::LiveConnection { server: server.name.clone(), role, epoch, socket };
         let place = worker.pool.enter(worker.number(), permit, live);

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use mainstay_sqlrouter::wire::command;
+
 use crate::fixture::mariadb::{MariaDb, is_here};
 use crate::fixture::router::{Router, topology};
 
@@ -36,6 +38,8 @@ fn reads_and_writes_go_where_they_should_and_sessions_keep_what_they_set() {
     with_transaction_pooling_clients_share_connections_and_not_their_state(&pair);
     the_router_says_why_a_statement_goes_where_it_goes(&pair);
     a_session_that_ends_leaves_nothing_behind(&pair);
+    a_reset_connection_begins_anew_but_keeps_its_schema(&pair);
+    a_statement_of_the_same_account_can_be_ended(&pair);
     a_failover_in_the_middle_is_a_pause(pair);
 }
 
@@ -172,6 +176,39 @@ fn a_session_that_ends_leaves_nothing_behind(pair: &Pair) {
             "0"
         );
     }
+}
+
+fn a_reset_connection_begins_anew_but_keeps_its_schema(pair: &Pair) {
+    let mut client = pair.router.client("app", Some("app"));
+    client.query("SET @a = 5, time_zone = '+03:00'").unwrap();
+    client.query("BEGIN").unwrap();
+    client.query("INSERT INTO t (a) VALUES ('reset away')").unwrap();
+    client.command(command::RESET_CONNECTION, b"").unwrap();
+    client.end().unwrap();
+    let state = client.value("SELECT CONCAT_WS('|', IFNULL(@a, 'none'), @@time_zone, DATABASE())").unwrap();
+    assert_eq!(state, "none|SYSTEM|app");
+    assert_eq!(client.value("SELECT COUNT(*) FROM t WHERE a = 'reset away' FOR UPDATE").unwrap(), "0");
+}
+
+fn a_statement_of_the_same_account_can_be_ended(pair: &Pair) {
+    let mut sleeper = pair.router.client("app", Some("app"));
+    let number = sleeper.number;
+    sleeper.begin("SELECT SLEEP(60) FROM t LIMIT 1 FOR UPDATE").unwrap();
+    let mut other = pair.router.client("strong", Some("app"));
+    assert_eq!(other.query(&format!("KILL QUERY {number}")).unwrap_err().0, 1095);
+    let mut same = pair.router.client("app", Some("app"));
+    let begin = Instant::now();
+    // Until it runs there is nothing to end.
+    let ended = std::thread::spawn(move || (sleeper.end(), sleeper));
+    while !ended.is_finished() {
+        assert!(begin.elapsed() < Duration::from_secs(20));
+        same.query(&format!("KILL QUERY {number}")).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (_, mut sleeper) = ended.join().unwrap();
+    assert_eq!(sleeper.value("SELECT 1").unwrap(), "1");
+    same.query(&format!("KILL {number}")).unwrap();
+    assert_eq!(sleeper.query("SELECT 1").unwrap_err().0, 0);
 }
 
 fn a_failover_in_the_middle_is_a_pause(mut pair: Pair) {
