@@ -29,6 +29,7 @@ use crate::config::SqlRouterConfig;
 use crate::kill::Kills;
 use crate::metrics::Metrics;
 use crate::slow_log::{self, SlowLog};
+use crate::statement::Digests;
 use crate::topology::Source;
 use crate::worker::{Account, Parts, Worker, follow};
 use crate::{session, wire};
@@ -37,6 +38,8 @@ use crate::{session, wire};
 const ADMIN_MODE: u32 = 0o660;
 /// Mode of the clients' socket: whoever is on the server may connect, and has to know a password.
 const SOCKET_MODE: u32 = 0o666;
+/// Digests that the admin socket shows.
+const SHOWN_DIGESTS: usize = 100;
 /// After a failure to accept.
 const BACK_OFF: Duration = Duration::from_millis(20);
 /// How long clients may go on when the role stops.
@@ -154,6 +157,7 @@ impl Server {
         let tls = config.tls.as_ref().map(serve_tls).transpose().map_err(Error::Config)?;
         let secrets = secrets(config)?;
         let kills = Arc::new(Kills::default());
+        let digests = Digests::default();
         let counts: Vec<_> = config.accounts.iter().map(|_| Arc::new(AtomicU32::new(0))).collect();
         let (slow, slow_thread) = match &config.log {
             Some(folder) => {
@@ -173,6 +177,7 @@ impl Server {
                 (config.clone(), secrets.clone(), counts.clone(), nobody.clone());
             let (metrics, kills, stop) = (metrics.clone(), Arc::clone(&kills), shutdown.clone());
             let (source, slow, tls) = (topology.clone(), slow.clone(), tls.clone());
+            let digests = digests.clone();
             let timeout = Duration::from_millis(config.limits.connect_ms);
             // Wrong files are found out before there are threads.
             Dialer::new(config.authorities.as_ref(), timeout).map_err(Error::Config)?;
@@ -181,6 +186,7 @@ impl Server {
                 let accounts = accounts(&config, &secrets, &counts, workers);
                 let limits = config.limits.clone();
                 Ok(Worker::new(Parts {
+                    digests,
                     limits,
                     accounts,
                     nobody,
@@ -210,6 +216,9 @@ impl Server {
                 Phase::Draining | Phase::Ended => Err("the role is stopping".to_owned()),
             })
             .metrics(&registry)
+            .route(http_get(), "/digests", move |_| {
+                std::future::ready(admin::Reply::json(&digests.slowest(SHOWN_DIGESTS)))
+            })
             .route(http_get(), "/status", move |_| {
                 let topology = Arc::clone(&shown.borrow());
                 std::future::ready(admin::Reply::json(&*topology))

@@ -20,7 +20,7 @@ use crate::gtid::Position;
 use crate::kill::Kills;
 use crate::metrics::Metrics;
 use crate::slow_log::SlowLog;
-use crate::statement::Cache;
+use crate::statement::{Cache, Digests};
 use crate::topology::{Server, Source, Topology};
 use crate::wire::command;
 
@@ -91,6 +91,7 @@ pub(crate) struct Worker {
 
 /// What a worker is made of.
 pub(crate) struct Parts {
+    pub(crate) digests: Digests,
     pub(crate) limits: Limits,
     pub(crate) accounts: HashMap<Vec<u8>, Rc<Account>>,
     pub(crate) nobody: Vec<u8>,
@@ -118,7 +119,7 @@ impl Worker {
             source: parts.source,
             dialer: parts.dialer,
             pool,
-            cache: RefCell::default(),
+            cache: RefCell::new(Cache::new(parts.digests)),
             learned: RefCell::new(Learned::default()),
             applied: RefCell::default(),
             avoided: RefCell::default(),

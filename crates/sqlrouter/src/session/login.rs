@@ -237,6 +237,7 @@ fn session(worker: &Rc<Worker>, mut client: Channel, accepted: Accepted) -> Sess
         statements: std::collections::HashMap::new(),
         next_statement: u32::from(sequence),
         last_prepared: None,
+        prepared_bytes: 0,
         cursors: 0,
     }
 }

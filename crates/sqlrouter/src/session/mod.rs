@@ -70,6 +70,8 @@ pub(crate) struct Session {
     statements: HashMap<u32, Prepared>,
     next_statement: u32,
     last_prepared: Option<u32>,
+    /// Bytes of the texts of its statements.
+    prepared_bytes: usize,
     /// Statements whose cursor is open.
     cursors: u32,
 }
@@ -149,14 +151,14 @@ impl Session {
     }
 
     async fn query(&mut self, command: Command) -> Flow {
-        let statement = self.worker.cache.borrow_mut().of(command.body(), self.mode());
-        match statement.kind {
+        let known = self.worker.cache.borrow_mut().of(command.body(), self.mode());
+        match known.statement.kind {
             StatementKind::Explain { begin } => {
                 let text = command.body().get(begin..).unwrap_or_default().to_vec();
                 self.explain(&text).await
             }
             StatementKind::Kill { connection, query } => self.kill(connection, query, Some(command)).await,
-            _ => self.run(Job::new(command, Kind::Results, &statement)).await,
+            _ => self.run(Job::of(command, Kind::Results, &known)).await,
         }
     }
 
@@ -241,6 +243,7 @@ impl Session {
         (self.bound_by_lock, self.next_transaction, self.wrote_unseen) = (false, false, false);
         self.last_insert_id = 0;
         self.statements.clear();
+        self.prepared_bytes = 0;
         self.last_prepared = None;
         self.cursors = 0;
     }

@@ -11,7 +11,7 @@ use super::{Flow, Session};
 use crate::backend::{PreparedThere, Role};
 use crate::channel::Command;
 use crate::route::{Await, To};
-use crate::statement::Statement;
+use crate::statement::Known;
 use crate::wire::capability::{STATUS_CURSOR_EXISTS, STATUS_LAST_ROW_SENT};
 use crate::wire::command;
 use crate::wire::packet::HEADER;
@@ -30,7 +30,7 @@ pub(super) struct Prepared {
     /// The router's own number, on connections to servers.
     key: u64,
     pub(super) text: Bytes,
-    statement: Rc<Statement>,
+    known: Rc<Known>,
     parameters: u16,
     /// Types of the parameters, which clients send only once.
     types: Option<Bytes>,
@@ -52,14 +52,16 @@ fn set_number(command: &mut Command, number: u32) {
 impl Session {
     pub(super) async fn prepare(&mut self, command: Command) -> Flow {
         self.last_prepared = None;
-        if self.statements.len() >= STATEMENTS {
+        let full = self.prepared_bytes + command.body().len() > self.worker.limits.statement_bytes;
+        if self.statements.len() >= STATEMENTS || full {
             return self.fail(1461, "42000", "the client has as many prepared statements as it may").await;
         }
         let text = Bytes::copy_from_slice(command.body());
-        let statement = self.worker.cache.borrow_mut().of(&text, self.mode());
+        let known = self.worker.cache.borrow_mut().of(&text, self.mode());
+        self.prepared_bytes += text.len();
         self.next_statement = self.next_statement.wrapping_add(1).clamp(1, LAST - 1);
         let number = self.next_statement;
-        let mut job = Job::new(command, Kind::Prepared, &statement);
+        let mut job = Job::of(command, Kind::Prepared, &known);
         job.prepared = number;
         let key = self.worker.number();
         self.statements.insert(
@@ -67,7 +69,7 @@ impl Session {
             Prepared {
                 key,
                 text,
-                statement: Rc::clone(&statement),
+                known: Rc::clone(&known),
                 parameters: 0,
                 types: None,
                 long_data: false,
@@ -76,9 +78,15 @@ impl Session {
         );
         let flow = self.run(job).await;
         if self.last_prepared != Some(number) {
-            self.statements.remove(&number);
+            self.forget(number);
         }
         flow
+    }
+
+    fn forget(&mut self, number: u32) -> Option<Prepared> {
+        let prepared = self.statements.remove(&number)?;
+        self.prepared_bytes -= prepared.text.len();
+        Some(prepared)
     }
 
     /// Notes a statement that was prepared.
@@ -114,11 +122,11 @@ impl Session {
             return self.fail(1243, "HY000", "the client has no such prepared statement").await;
         };
         prepared.remember_types(&command);
-        let statement = Rc::clone(&prepared.statement);
+        let known = Rc::clone(&prepared.known);
         // Parts of its parameters are there already, or its rows are.
         let fixed = if prepared.long_data { Some(To::Primary) } else { None };
         set_number(&mut command, number);
-        let mut job = Job::new(command, Kind::Results, &statement);
+        let mut job = Job::of(command, Kind::Results, &known);
         job.executed = Some(number);
         job.fixed = fixed;
         self.run(job).await
@@ -165,7 +173,7 @@ impl Session {
     }
 
     pub(super) fn close_statement(&mut self, command: &Command) {
-        let Some(prepared) = number_of(command).and_then(|number| self.statements.remove(&number)) else {
+        let Some(prepared) = number_of(command).and_then(|number| self.forget(number)) else {
             return;
         };
         if prepared.cursor.is_some() {
@@ -261,9 +269,9 @@ impl Session {
 
     /// A command about a statement goes where the statement is.
     async fn send_to_statement(&mut self, role: Role, number: u32, command: Command, kind: Kind) -> Flow {
-        let statement = Rc::clone(&self.statements[&number].statement);
+        let known = Rc::clone(&self.statements[&number].known);
         self.last = role;
-        let mut job = Job::new(command, kind, &statement);
+        let mut job = Job::new(command, kind, &known.statement);
         job.executed = Some(number);
         job.fixed = Some(Self::to_of(role));
         self.run(job).await

@@ -8,7 +8,7 @@ use crate::backend::Role;
 use crate::channel::Command;
 use crate::route::{Await, To};
 use crate::slow_log::Line;
-use crate::statement::{Kind as StatementKind, Statement};
+use crate::statement::{Digest, Kind as StatementKind, Known, Statement};
 use crate::wire::capability::STATUS_IN_TRANSACTION;
 use crate::wire::command;
 use crate::wire::reply::{ErrPacket, err};
@@ -19,6 +19,8 @@ pub(super) struct Job<'a> {
     pub(super) command: Command,
     pub(super) kind: Kind,
     pub(super) statement: &'a Statement,
+    /// Where its time is counted.
+    pub(super) digest: Option<&'a Digest>,
     /// The client's number of the prepared statement that is executed.
     pub(super) executed: Option<u32>,
     /// The client's number of the statement that is prepared.
@@ -29,7 +31,12 @@ pub(super) struct Job<'a> {
 
 impl<'a> Job<'a> {
     pub(super) fn new(command: Command, kind: Kind, statement: &'a Statement) -> Self {
-        Self { command, kind, statement, executed: None, prepared: 0, fixed: None }
+        Self { command, kind, statement, digest: None, executed: None, prepared: 0, fixed: None }
+    }
+
+    /// A statement of a client.
+    pub(super) fn of(command: Command, kind: Kind, known: &'a Known) -> Self {
+        Self { digest: Some(&known.digest), ..Self::new(command, kind, &known.statement) }
     }
 }
 
@@ -258,6 +265,9 @@ impl Session {
     fn note_time(&self, role: Role, job: &Job<'_>, why: &'static str, begin: Instant, error: Option<u16>) {
         let taken = begin.elapsed();
         self.worker.observe(role, taken);
+        if let Some(digest) = job.digest.filter(|_| job.kind != Kind::Prepared) {
+            digest.count(taken, error.is_some());
+        }
         if taken.as_millis() as u64 <= self.worker.limits.slow_ms {
             return;
         }

@@ -5,11 +5,13 @@
 
 mod cache;
 mod classify;
+mod digest;
 mod functions;
 mod token;
 
-pub(crate) use cache::Cache;
+pub(crate) use cache::{Cache, Known};
 pub use classify::classify;
+pub(crate) use digest::{Digest, Digests};
 
 /// How the text is read: two things that the `sql_mode` changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
