@@ -252,3 +252,36 @@ fn clients_that_wait_for_a_connection_get_one_when_another_gives_it_back() {
     second.end().unwrap();
     assert!(busy.load(Ordering::SeqCst));
 }
+
+#[test]
+fn a_primary_that_says_nothing_is_not_waited_for_when_another_takes_over() {
+    // It listens, and never greets.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let two = Fake::start(|_| Does::Ok(2));
+    let first = topology(1, Some(("one", silent.local_addr().unwrap())), &[]);
+    let router = Router::with(first, |config| {
+        config.limits.connect_ms = 600_000;
+        config.limits.hold_ms = 600_000;
+    });
+    let mut client = router.client("app", None);
+    client.begin("INSERT INTO t VALUES (1)").unwrap();
+    // One connection asks what the server is, the other is the client's.
+    let _waiting = [silent.accept().unwrap(), silent.accept().unwrap()];
+    router.teller.tell(topology(2, Some(("two", two.address)), &[]));
+    client.end().unwrap();
+    assert_eq!(two.asked(), ["INSERT INTO t VALUES (1)"]);
+}
+
+#[test]
+fn a_statement_that_waits_is_not_run_once_its_client_has_left() {
+    let two = Fake::start(|_| Does::Ok(2));
+    let router = Router::start(topology(1, None, &[]));
+    let mut client = router.client("app", None);
+    client.begin("INSERT INTO t VALUES (1)").unwrap();
+    wait_until("it is held", || router.metric("sqlrouter_held") == 1);
+    drop(client);
+    wait_until("it is let go", || router.metric("sqlrouter_held") == 0);
+    router.teller.tell(topology(2, Some(("two", two.address)), &[]));
+    router.client("app", None).query("DELETE FROM t").unwrap();
+    assert_eq!(two.asked(), ["DELETE FROM t"]);
+}
