@@ -236,6 +236,19 @@ impl Channel {
         }
     }
 
+    /// One packet, and not a byte more: what follows it may be for TLS.
+    pub(crate) async fn lone_packet(&mut self, most: usize) -> io::Result<(BytesMut, u8)> {
+        let mut head = [0; HEADER];
+        self.stream.read_exact(&mut head).await?;
+        let (length, sequence) = header(&head).ok_or(io::ErrorKind::InvalidData)?;
+        if length > most {
+            return Err(too_long());
+        }
+        let mut payload = BytesMut::zeroed(length);
+        self.stream.read_exact(&mut payload).await?;
+        Ok((payload, sequence))
+    }
+
     /// Puts a payload into the output.
     pub(crate) fn put(&mut self, payload: &[u8], sequence: u8) -> u8 {
         frame(payload, sequence, &mut self.output)

@@ -9,6 +9,10 @@ use tokio::sync::Notify;
 use crate::backend::Role;
 use crate::topology::Server;
 
+/// The router's numbers begin here, above those that a server gives in its life: a number of a client that has left must not
+/// end what another client does on a server.
+const FIRST: u32 = 1 << 30;
+
 /// All clients of the process, by the number that they were told.
 #[derive(Default)]
 pub(crate) struct Kills {
@@ -35,8 +39,8 @@ impl Kills {
     /// A number for a new client.
     pub(crate) fn number(&self) -> u32 {
         loop {
-            let number = self.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-            if number != 0 && !lock(&self.targets).contains_key(&number) {
+            let number = FIRST | self.next.fetch_add(1, Ordering::Relaxed);
+            if !lock(&self.targets).contains_key(&number) {
                 return number;
             }
         }
@@ -52,6 +56,11 @@ impl Kills {
         });
         lock(&self.targets).insert(number, Arc::clone(&target));
         Entry { kills: Arc::clone(self), number, target }
+    }
+
+    /// Whether a number is one that the router gives, not a server's.
+    pub(crate) fn is_own(number: u64) -> bool {
+        number >= u64::from(FIRST)
     }
 
     pub(crate) fn find(&self, number: u64) -> Option<Arc<Target>> {

@@ -8,6 +8,7 @@ use super::run::Job;
 use super::{Flow, Session};
 use crate::backend::Role;
 use crate::channel::Command;
+use crate::kill::Kills;
 use crate::route::{Await, Route, To};
 use crate::statement::{Kind as StatementKind, Statement, classify};
 use crate::wire::capability::DEPRECATE_EOF;
@@ -85,7 +86,7 @@ impl Session {
     pub(super) async fn kill(&mut self, number: u64, query: bool, command: Option<Command>) -> Flow {
         let Some(target) = self.worker.kills.find(number) else {
             let statement = kill_statement();
-            return match command {
+            return match command.filter(|_| !Kills::is_own(number)) {
                 Some(command) => self.run(Job::new(command, Kind::Results, &statement)).await,
                 None => self.fail(1094, "HY000", &format!("Unknown thread id: {number}")).await,
             };

@@ -92,7 +92,8 @@ async fn greet(client: &mut Channel, worker: &Rc<Worker>) -> Result<Accepted, Re
     greeting.put(&mut payload);
     client.put(&payload, 0);
     client.flush().await?;
-    let (mut payload, mut sequence) = client.packet_of(LOGIN_PACKET).await?;
+    // Clients do not wait after they have asked for TLS.
+    let (mut payload, mut sequence) = client.lone_packet(LOGIN_PACKET).await?;
     if tls_request(&payload).is_some() {
         secure(client, worker).await?;
         (payload, sequence) = client.packet_of(LOGIN_PACKET).await?;
@@ -128,10 +129,6 @@ async fn secure(client: &mut Channel, worker: &Rc<Worker>) -> Result<(), Refused
     let (Some(settings), Stream::Tcp(stream)) = (&worker.tls, client.take_stream()) else {
         return Err(Refused::Gone);
     };
-    if !client.input.is_empty() {
-        // What was sent before TLS began would be taken for what was sent inside.
-        return Err(Refused::Gone);
-    }
     match tls::accept(stream, settings, &worker.metrics.tls).await {
         Ok((stream, _)) => client.set_stream(Stream::Server(Box::new(stream))),
         Err(error) => {

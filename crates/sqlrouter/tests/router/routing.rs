@@ -209,6 +209,11 @@ fn a_statement_of_the_same_account_can_be_ended(pair: &Pair) {
     assert_eq!(sleeper.value("SELECT 1").unwrap(), "1");
     same.query(&format!("KILL {number}")).unwrap();
     assert_eq!(sleeper.query("SELECT 1").unwrap_err().0, 0);
+    // The number is nobody's now; no server is asked to end a connection of that number.
+    while same.query(&format!("KILL {number}")).is_ok() {
+        assert!(begin.elapsed() < Duration::from_secs(30));
+    }
+    assert_eq!(same.query(&format!("KILL {number}")).unwrap_err().0, 1094);
 }
 
 fn a_failover_in_the_middle_is_a_pause(mut pair: Pair) {
