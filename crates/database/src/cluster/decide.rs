@@ -71,7 +71,7 @@ impl Machine {
     }
 
     /// Whether another may lead without this server's help. Where only the last primary may, and that is this one, nobody can.
-    fn must_prove(&self) -> bool {
+    pub(super) fn must_prove(&self) -> bool {
         if self.settings.servers.len() == 1 {
             return false;
         }
@@ -85,7 +85,7 @@ impl Machine {
         !is_alone
     }
 
-    fn is_proven(&self, now: Duration) -> bool {
+    pub(super) fn is_proven(&self, now: Duration) -> bool {
         let timing = &self.settings.timing;
         let within = |at: Duration, limit: Duration| now.saturating_sub(at) < limit;
         within(self.began, timing.fence_after)
