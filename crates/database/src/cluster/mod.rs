@@ -1,4 +1,20 @@
-//! The failover machine of one keeper, without I/O and without a clock.
+//! The failover machine of one keeper: `(state, event, now) -> (state, actions)`, without I/O and without a clock.
+//!
+//! Each server of the database has a keeper, the parent of its mariadbd. Keepers tell each other everything through the coordinator's
+//! [keys](Key); each sees them as one snapshot, a [`View`]. A [`Machine`] is told what happens as [`Event`]s and asks for
+//! [`Action`]s; whoever drives it is too simple to be wrong.
+//!
+//! What makes a failover lose nothing:
+//!
+//! - A commit is acknowledged only when a member of the *synchronous set* has it. Who is not in the set does not acknowledge.
+//! - A new leader has *all* of the set end their acknowledgements before it compares positions. From then on the old primary can
+//!   acknowledge nothing, whatever it does: it may be frozen, cut off, or believe that it still leads.
+//! - Among those it takes the one that has the most, lets it apply all, and only then opens it for writes.
+//! - What cannot be proven is not done: the leader holds, and says which server is missing.
+//!
+//! [`Machine::step`] takes an event in (`intake`) and decides (`decide`): first what ends writes, then, by the leader's key, as the open
+//! primary (`serve`, `membership`), as the leader that recovers (`recover`), or as one that does not lead (`replica`, `claim`);
+//! at last it tells the others (`publish`). The decision 0015 has the picture and the proof.
 
 mod claim;
 mod deadlines;
@@ -16,6 +32,8 @@ mod serve;
 #[cfg(test)]
 mod simulation;
 mod state;
+#[cfg(test)]
+mod tests;
 mod view;
 mod words;
 

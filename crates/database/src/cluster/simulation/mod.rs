@@ -66,6 +66,11 @@ fn become_whole(world: &mut World, at_the_end: bool) -> Result<(), String> {
     if at_the_end {
         world.quiet = true;
         world.run_until(world.now + Duration::from_millis(1500));
+        // One that lost its connection in the last moment comes back.
+        let end = world.now + Duration::from_secs(10);
+        while !world.is_level() && world.now < end {
+            world.run_until(world.now + Duration::from_millis(250));
+        }
         world.check_end();
     }
     world.violation.clone().map_or(Ok(()), Err)
