@@ -95,7 +95,9 @@ impl Machine {
 
     /// A mariadbd that answers nothing is as good as dead, and worse: it may come back. SIGKILL ends a stopped process too.
     fn doubt_server(&mut self, now: Duration) {
-        let silent = now.saturating_sub(self.heard) >= self.settings.timing.unresponsive_after;
+        // Nobody waits for a replica, which may just be busy.
+        let patience = if self.open.is_some() { 1 } else { 3 };
+        let silent = now.saturating_sub(self.heard) >= self.settings.timing.unresponsive_after * patience;
         let is_long = self.job.as_ref().is_some_and(|running| {
             matches!(running.job, Job::Drain { .. } | Job::RescueRelay | Job::CatchUp { .. })
         });

@@ -16,6 +16,21 @@
 //! primary (`serve`, `membership`), as the leader that recovers (`recover`), or as one that does not lead (`replica`, `claim`);
 //! at last it tells the others (`publish`). The decision 0015 has the picture and the proof.
 
+//! # What a driver owes the machine
+//!
+//! - It performs actions in their order, and tells each event in the order in which it learned of it; [`Action::Kill`] never waits for a job.
+//! - Reads of the coordinator are linearizable, and snapshots never go back. An answer tells the store's revision, also one that lost.
+//! - It has one lease: the one that it told of last. It renews it every sixth of its time, and tells when each renewal was *sent*.
+//! - A request without an answer within a quarter of the TTL is [`Outcome::Unknown`]. It is not sent again.
+//! - [`Event::Exited`] is told once for each process that ended, and at once for a kill where none runs.
+//! - [`Event::Done`] carries a look at mariadbd that was begun after the job's end. Other looks are told as they are taken, every 100 ms,
+//!   also while a job runs; each has its own connection and a short limit.
+//! - A job that does not end in time is [`Failure::TimedOut`], and its connection is closed. A probe is never killed.
+//! - A stamp is on the disk before the statements that it permits, and belongs to the data folder: it comes and goes with it.
+//! - A keeper that takes over a running mariadbd first ends all connections of the keeper before it.
+//! - A relay log's position counts whole transactions, and where servers may lose power together it is on disk before it is acknowledged
+//!   (`sync_relay_log=1`).
+
 mod claim;
 mod deadlines;
 mod decide;

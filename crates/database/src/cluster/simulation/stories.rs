@@ -213,6 +213,63 @@ fn a_primary_with_a_full_disk_hands_over() {
     assert!(median <= Duration::from_secs(1) && worst <= Duration::from_secs(2));
 }
 
+#[test]
+fn the_preferred_server_leads_where_others_have_as_much() {
+    // Of three the second is preferred.
+    for seed in 1..=LIVES {
+        let mut world = whole(seed, PLAN);
+        if world.primary() == 1 {
+            continue;
+        }
+        world.quiet = true;
+        world.pass(1500);
+        let primary = world.primary();
+        world.fault(Fault::KillBoth(primary));
+        world.pass(5000);
+        assert_eq!(world.primary(), 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn flapping_is_damped() {
+    let mut world = whole(1, PLAN);
+    let mut longest = Duration::ZERO;
+    for _ in 0..10 {
+        world.fault(Fault::KillDatabase(world.primary()));
+        longest = longest.max(world.outage());
+        world.pass(1500);
+    }
+    assert!(longest > Duration::from_secs(2), "{longest:?}");
+    assert!(longest < Duration::from_secs(14), "{longest:?}");
+    become_whole(&mut world, true).unwrap();
+}
+
+#[test]
+fn an_operator_may_accept_a_loss_and_the_errant_are_seeded_anew() {
+    for seed in 1..=20 {
+        let mut world = whole(seed, PLAN);
+        let (primary, one, other) = (world.primary(), world.replica(0), world.replica(1));
+        world.fault(Fault::Cut(primary, other));
+        world.pass(100);
+        world.fault(Fault::Crash(primary));
+        world.fault(Fault::Crash(one));
+        world.pass(8000);
+        let leader = world.coordinator.view.leader.clone().expect("it holds").value;
+        assert!(leader.hold.is_some_and(|hold| hold.contains(world.servers[one].name.as_str())));
+        world.overridden = true;
+        world.override_pending = true;
+        let to = world.servers[other].name.clone();
+        world.intends(Intent::Promote { to, accepted_by: "somebody".to_owned() });
+        world.pass(6000);
+        assert_eq!(world.primary(), other);
+        assert!(
+            world.coordinator.view.history.values().next_back().is_some_and(|last| last.value.loss_accepted)
+        );
+        world.heal_all();
+        become_whole(&mut world, true).unwrap();
+    }
+}
+
 /// A lone old primary leads again by an operator's word, and gives numbers that it had given before to other writes. Whoever was away
 /// with the older ones must not be taken for one of its own.
 fn led_twice(seed: u64, broken: Option<Rule>) -> Result<(), String> {
