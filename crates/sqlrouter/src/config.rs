@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Plugin;
+use crate::follow::CoordinatorConfig;
 
 /// The configuration of the role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub struct SqlRouterConfig {
     /// The file that says which server is the primary; read again whenever it changes.
     #[serde(default)]
     pub topology: Option<PathBuf>,
+    /// Where the servers agree on the primary; takes the place of `topology`.
+    #[serde(default)]
+    pub coordinator: Option<CoordinatorConfig>,
     /// Who may log in.
     pub accounts: Vec<AccountConfig>,
     /// TLS for clients.

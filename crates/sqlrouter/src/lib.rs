@@ -14,6 +14,7 @@ pub mod auth;
 mod backend;
 mod channel;
 pub mod config;
+pub mod follow;
 pub mod gtid;
 mod kill;
 mod metrics;

@@ -3,6 +3,7 @@
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::SqlRouterConfig;
+use crate::follow::follow;
 use crate::server::{Error, Server, Sockets};
 use crate::topology::{Topology, channel, follow_file, read};
 use mainstay_http::Phase;
@@ -13,17 +14,24 @@ pub fn run(config: &SqlRouterConfig) -> Result<(), Error> {
     let (mut terminate, mut interrupt) = runtime.block_on(async {
         Ok::<_, Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
     })?;
-    let first = match &config.topology {
-        // Until the file is there, statements wait.
-        Some(path) => read(path).unwrap_or_else(|why| {
-            tracing::warn!("there is no topology yet: {why}");
-            Topology::default()
-        }),
-        None => return Err(Error::Config("it names no topology".to_owned())),
-    };
-    let (teller, source) = channel(first);
-    if let Some(path) = &config.topology {
-        follow_file(path.clone(), teller)?;
+    let (teller, source) = channel(Topology::default());
+    match (&config.coordinator, &config.topology) {
+        (Some(coordinator), _) => {
+            let client = coordinator.client()?;
+            let coordinator = coordinator.clone();
+            // Of its own, so that a busy worker does not keep it from hearing of a new primary.
+            let follower = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            std::thread::spawn(move || follower.block_on(follow(coordinator, client, teller)));
+        }
+        (None, Some(path)) => {
+            match read(path) {
+                Ok(first) => drop(teller.tell(first)),
+                // Until the file is there, statements wait.
+                Err(why) => tracing::warn!("there is no topology yet: {why}"),
+            }
+            follow_file(path.clone(), teller)?;
+        }
+        (None, None) => return Err(Error::Config("it names no coordinator and no topology".to_owned())),
     }
     let sockets = Sockets::open(config)?;
     let server = Server::start(config, sockets, &source)?;

@@ -71,7 +71,7 @@ impl Machine {
     }
 
     /// Whether another may lead without this server's help. Where only the last primary may, and that is this one, nobody can.
-    fn must_prove(&self) -> bool {
+    pub(super) fn must_prove(&self) -> bool {
         if self.settings.servers.len() == 1 {
             return false;
         }
@@ -85,7 +85,7 @@ impl Machine {
         !is_alone
     }
 
-    fn is_proven(&self, now: Duration) -> bool {
+    pub(super) fn is_proven(&self, now: Duration) -> bool {
         let timing = &self.settings.timing;
         let within = |at: Duration, limit: Duration| now.saturating_sub(at) < limit;
         within(self.began, timing.fence_after)
@@ -95,7 +95,9 @@ impl Machine {
 
     /// A mariadbd that answers nothing is as good as dead, and worse: it may come back. SIGKILL ends a stopped process too.
     fn doubt_server(&mut self, now: Duration) {
-        let silent = now.saturating_sub(self.heard) >= self.settings.timing.unresponsive_after;
+        // Nobody waits for a replica, which may just be busy.
+        let patience = if self.open.is_some() { 1 } else { 3 };
+        let silent = now.saturating_sub(self.heard) >= self.settings.timing.unresponsive_after * patience;
         let is_long = self.job.as_ref().is_some_and(|running| {
             matches!(running.job, Job::Drain { .. } | Job::RescueRelay | Job::CatchUp { .. })
         });

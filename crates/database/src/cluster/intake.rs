@@ -180,7 +180,8 @@ impl Machine {
             }
             Job::OpenWrites => {
                 self.is_flushed = false;
-                self.open = self.leads().map(|leader| leader.value.epoch);
+                // Whatever was seen meanwhile, the fence is to know of it.
+                self.open = self.stamp.map(|stamp| stamp.epoch);
                 self.leaving = None;
                 self.forget_probes();
             }

@@ -160,7 +160,7 @@ impl Machine {
         }
     }
 
-    /// Takes one event in. `now` is a monotonic clock that goes on while the keeper is frozen.
+    /// Takes one event in. `now` is a monotonic clock that goes on while the keeper or the whole server is frozen (`CLOCK_BOOTTIME`).
     pub fn step(&mut self, event: Event, now: Duration) -> Vec<Action> {
         // Whoever was frozen has heard nothing in that time, which says nothing about others.
         let gap = now.saturating_sub(self.stepped);

@@ -89,6 +89,10 @@ impl Machine {
         }
         let survey = self.survey(epoch, now);
         if !survey.missing.is_empty() {
+            // It leads only because an operator wanted it to, and does not any more.
+            if let Some(primary) = self.only_primary() {
+                return self.hand_over("it alone has everything", primary, now);
+            }
             let names: Vec<&str> = survey.missing.iter().map(Name::as_str).collect();
             let names = names.join(", ");
             return self.hold(
@@ -163,6 +167,16 @@ impl Machine {
             }
         }
         Survey { missing, best, loss_accepted }
+    }
+
+    /// The last primary, where only that may lead and it could.
+    fn only_primary(&self) -> Option<Name> {
+        let sync = &self.sync()?.value;
+        let can = self.view.members.get(&sync.primary).is_some_and(|member| {
+            member.value.not_promotable.is_none()
+                && matches!(member.value.state, State::Revoked | State::Replica)
+        });
+        (sync.mode != Mode::Strict && can && !self.is_overriding()).then(|| sync.primary.clone())
     }
 
     /// The reports of those that revoked for this epoch.

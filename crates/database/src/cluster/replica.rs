@@ -32,6 +32,9 @@ impl Machine {
         if let Some(epoch) = self.open {
             return self.resume(epoch, now);
         }
+        if self.seen_up().is_some_and(|seen| !seen.read_only) {
+            return self.kill("it takes writes without leading", now);
+        }
         let leader = self.view.leader.as_ref().map(|leader| leader.value.clone());
         let is_open = leader.as_ref().is_some_and(|leader| leader.phase == Phase::Open);
         // Without a leader that has everything, what is here may be asked for, and be the only one.
@@ -106,9 +109,6 @@ impl Machine {
             return self.give_up_data(Some(leader), now);
         }
         let (Some(seen), Some(stamp)) = (self.seen_up().cloned(), self.stamp) else { return };
-        if !seen.read_only {
-            return self.kill("it takes writes without leading", now);
-        }
         if let Sql::Failed(error) = &seen.sql {
             self.needs_seed = Some(format!("it cannot apply: {error}"));
             self.report(format!("{} is to be seeded anew: it cannot apply: {error}", self.settings.me));

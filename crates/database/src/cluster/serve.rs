@@ -36,7 +36,9 @@ impl Machine {
                 return self.leave(now);
             }
             if seen.read_only {
-                self.run(Job::OpenWrites, now);
+                if !self.must_prove() || self.is_proven(now) {
+                    self.run(Job::OpenWrites, now);
+                }
             } else {
                 self.open = Some(epoch);
             }

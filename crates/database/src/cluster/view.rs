@@ -97,19 +97,15 @@ impl View {
     /// Whoever followed or led in `lineage` shares all with the next epoch up to the position at which that one began. Numbers of transactions
     /// say less: a server that led twice may have given the same number twice.
     pub fn is_history(&self, lineage: Epoch, position: Gtid) -> bool {
-        let mut expected = None;
-        for (epoch, entry) in self.history.iter().rev() {
-            if *epoch <= lineage {
-                return true;
-            }
-            // What was pruned is not known.
-            if expected.is_some_and(|previous| previous != *epoch)
-                || !entry.value.promotion_gtid.reaches(position)
-            {
+        // Which epoch comes next, going back; what was pruned is not known.
+        let mut previous = self.history.keys().next_back().copied().unwrap_or_default();
+        while previous > lineage {
+            let Some(entry) = self.history.get(&previous) else { return false };
+            if !entry.value.promotion_gtid.reaches(position) {
                 return false;
             }
-            expected = Some(entry.value.previous);
+            previous = entry.value.previous.min(Epoch(previous.0 - 1));
         }
-        expected.is_none_or(|previous| previous <= lineage)
+        true
     }
 }

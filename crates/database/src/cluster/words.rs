@@ -44,7 +44,7 @@ pub struct Timing {
     pub shrink_after: Duration,
     /// How long all may be away before an available database goes on without.
     pub degrade_after: Duration,
-    /// A mariadbd that answers nothing for so long is killed.
+    /// A primary's mariadbd that answers nothing for so long is killed; a replica's after three times as long.
     pub unresponsive_after: Duration,
     /// How much later each candidate claims than the one before it.
     pub claim_step: Duration,
@@ -347,7 +347,8 @@ pub enum Job {
     },
     /// Apply what the relay log's files have beyond what is applied, after both threads were stopped.
     RescueRelay,
-    /// Replicate from another that is further ahead, up to there, without acknowledging, then stop. Only with a drained relay log.
+    /// Replicate from another that is further ahead, up to there, without acknowledging, then stop. Only with a drained relay log. It uses
+    /// an account of its own, which is never locked: on a replica all others are.
     CatchUp {
         /// From whom.
         from: Name,

@@ -140,6 +140,21 @@ impl World {
             && self.now.saturating_sub(self.acknowledged_at) < Duration::from_secs(1)
     }
 
+    /// Whether all have the same.
+    pub(super) fn is_level(&self) -> bool {
+        self.differs().is_none()
+    }
+
+    /// One that does not have what the primary has, but for the last rows of Mainstay's own.
+    fn differs(&self) -> Option<usize> {
+        let log = &self.servers[self.opened?.1].database.log;
+        self.servers.iter().position(|server| {
+            let there = &server.database.log;
+            let both = there.len().min(log.len());
+            there[..both] != log[..both] || log.len().abs_diff(there.len()) > 3
+        })
+    }
+
     /// In the end, with all writes done.
     pub(super) fn check_end(&mut self) {
         let Some((_, primary)) = self.opened else { return };
@@ -148,11 +163,7 @@ impl World {
         let doubled = log.iter().find(|write| !has.insert(write.id)).map(|write| write.id);
         let vanished = self.visible.iter().find(|id| !has.contains(id)).copied();
         let lost = self.acknowledged.iter().find(|id| !has.contains(id)).copied();
-        let differs = self.servers.iter().position(|server| {
-            let there = &server.database.log;
-            let both = there.len().min(log.len());
-            there[..both] != log[..both] || log.len() - both > 3
-        });
+        let differs = self.differs();
         if let Some(id) = doubled {
             self.violate(format!("write {id} was done twice"));
         }
@@ -163,7 +174,7 @@ impl World {
             self.violate(format!("the acknowledged write {id} is lost"));
         }
         if let Some(server) = differs {
-            self.violate(format!("{server} has another history in the end"));
+            self.violate(format!("{server} has another history in the end:\n{}", self.summary()));
         }
     }
 }

@@ -247,9 +247,8 @@ impl World {
     /// The keeper learns that its mariadbd is gone.
     pub(super) fn exited_soon(&mut self, server: usize) {
         let number = self.servers[server].keeper_number;
-        if let Some(keeper) = &mut self.servers[server].keeper {
-            keeper.exit_pending = true;
-        }
+        let Some(keeper) = &mut self.servers[server].keeper else { return };
+        keeper.exit_pending = true;
         let delay = self.dice.micros(500, 5000);
         self.after(delay, What::Tell { server, keeper: number, event: Event::Exited });
     }
