@@ -69,6 +69,8 @@ impl Machine {
     /// the set as it is now.
     fn admit(&mut self, sync: &Sync, now: Duration) -> bool {
         let revision = self.sync().map_or(0, |sync| sync.revision);
+        // Replicas come before the first write, too.
+        let epoch = self.leads().map(|leader| leader.value.epoch);
         let mut wanted: Vec<Name> = self.admitted.clone().unwrap_or_else(|| sync.members.clone());
         let leaves =
             |name: &Name| self.removing.as_ref().is_some_and(|removing| removing.members.contains(name));
@@ -76,8 +78,8 @@ impl Machine {
             let member = &member.value;
             let is_harmless = (!member.acknowledging || !self.keeps(Rule::OnlyMembersAcknowledge))
                 && member.sync_revision >= revision
-                && Some(member.epoch) == self.open
-                && member.lineage == self.open;
+                && Some(member.epoch) == epoch
+                && member.lineage == epoch;
             if *name != self.settings.me
                 && !wanted.contains(name)
                 && (sync.members.contains(name) || is_harmless)

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::keys::{Given, Intent, Key, Promotion, Released, Value};
+use super::keys::{Given, Intent, Key, Mode, Promotion, Released, Value};
 use super::machine::Machine;
 use super::position::Name;
 use super::state::{Leaving, Probing, Purpose, Server};
-use super::words::{Action, Job, Stamp, Transaction};
+use super::words::{Action, Job, Observed, Stamp, Transaction};
 
 /// Probes that mariadbd refuses in a row until it is taken to write nothing.
 const PROBES_REFUSED: u32 = 3;
@@ -36,7 +36,13 @@ impl Machine {
                 return self.leave(now);
             }
             if seen.read_only {
-                if !self.must_prove() || self.is_proven(now) {
+                if self.would_wait_in_vain(&seen) {
+                    // A write that waits keeps copies from being made (`mariadb-backup` waits for it), and without a copy
+                    // no replica comes that could acknowledge it.
+                    if !self.is_paused() {
+                        self.manage_set(now);
+                    }
+                } else if !self.must_prove() || self.is_proven(now) {
                     self.run(Job::OpenWrites, now);
                 }
             } else {
@@ -55,6 +61,13 @@ impl Machine {
             self.manage_set(now);
         }
         self.tell_timeline(now);
+    }
+
+    /// Whether a write would wait and nobody is there to acknowledge it: so before the first replica has come.
+    fn would_wait_in_vain(&self, seen: &Observed) -> bool {
+        let Some(sync) = self.sync() else { return false };
+        let mode = sync.value.mode;
+        mode == Mode::Unprotected && self.waits_for_replicas(mode) && seen.attached.is_empty()
     }
 
     /// Writes a row now and then: it proves that writes are acknowledged, and notices a full disk.

@@ -185,12 +185,12 @@ impl Cluster {
         }
     }
 
-    fn show_logs(&self) {
+    pub(crate) fn show_logs(&self) {
         for server in &self.servers {
             for log in ["keeper.log", "log/database/mariadbd.log"] {
                 let text = fs::read_to_string(self.home(server).join(log)).unwrap_or_default();
                 let lines: Vec<&str> = text.lines().collect();
-                eprintln!("--- {server}, {log}\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+                eprintln!("--- {server}, {log}\n{}", lines[lines.len().saturating_sub(250)..].join("\n"));
             }
         }
         let keys = self.runtime.block_on(self.client.list(PREFIX));

@@ -59,6 +59,9 @@ fn a_killed_primary_is_followed_by_a_replica_that_has_every_acknowledged_write()
         );
         let rows = cluster.rows(&next).unwrap();
         let lost: Vec<_> = acknowledged.iter().filter(|row| !rows.contains(row)).collect();
+        if !lost.is_empty() {
+            cluster.show_logs();
+        }
         assert!(lost.is_empty(), "round {round}: {lost:?} were acknowledged and are lost");
         let mut unique = rows.clone();
         unique.dedup();

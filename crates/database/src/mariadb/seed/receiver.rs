@@ -334,8 +334,9 @@ fn position_in_slave_info(text: &str) -> Option<&str> {
     rest.split_once('\'').map(|(position, _)| position).filter(|position| !position.is_empty())
 }
 
+/// The donor's `gtid_current_pos`; empty before the first write of all.
 fn position_in_binlog_info(text: &str) -> Option<&str> {
-    text.lines().next()?.split('\t').nth(2).map(str::trim).filter(|position| !position.is_empty())
+    text.lines().next()?.split('\t').nth(2).map(str::trim)
 }
 
 fn set_mode(folder: &Path) -> Result<(), SeedError> {
@@ -360,6 +361,7 @@ mod tests {
         assert_eq!(position_in_slave_info(slave), Some("0-1-18"));
         assert_eq!(position_in_binlog_info("bin.000006\t569\t0-3-18\n"), Some("0-3-18"));
         assert_eq!(position_in_binlog_info("bin.000006\t569\n"), None);
+        assert_eq!(position_in_binlog_info("bin.000001\t325\t\n"), Some(""), "nothing was ever written");
         assert_eq!(position_in_slave_info(""), None);
     }
 
