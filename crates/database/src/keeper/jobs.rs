@@ -104,12 +104,12 @@ impl Hands {
 
     async fn start(&self, role: Role) -> Result<(), Failure> {
         self.looks.forget();
-        self.mariadbd
-            .start(match role {
-                Role::Master => mariadb::Role::Primary,
-                Role::Slave => mariadb::Role::Replica,
-            })
-            .await?;
+        let role = match role {
+            Role::Master => mariadb::Role::Primary,
+            Role::Slave => mariadb::Role::Replica,
+        };
+        let server_id = stamp::server_id(&self.setup.place, self.setup.address).map_err(failed)?;
+        self.mariadbd.start(role, server_id).await?;
         let mut seeding = Seeding::open(&self.setup.place).map_err(failed)?;
         if let State::Swapped { position } = seeding.state().clone() {
             let mut session = self.mariadbd.session().await.map_err(sql)?;

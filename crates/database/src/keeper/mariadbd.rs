@@ -45,12 +45,12 @@ impl Mariadbd {
     }
 
     /// Starts it, and waits until it answers.
-    pub(super) async fn start(&self, role: Role) -> Result<(), Failure> {
+    pub(super) async fn start(&self, role: Role, server_id: u32) -> Result<(), Failure> {
         if self.runs() {
             return Err(Failure::Failed("it runs already".to_owned()));
         }
         let failed = |error: StartError| Failure::Failed(error.to_string());
-        let (server, begun) = self.start.spawn(role).await.map_err(failed)?;
+        let (server, begun) = self.start.spawn(role, Some(server_id)).await.map_err(failed)?;
         self.watch(server);
         loop {
             if !self.runs() {

@@ -48,6 +48,10 @@ const LOOK_WITHIN: Duration = Duration::from_millis(400);
 const PROBE_WAITS: Duration = Duration::from_millis(100);
 /// A probe that waits is left alone; this only bounds what a hung server holds.
 const PROBE_WITHIN: Duration = Duration::from_hours(1);
+/// The row of [`primary::push`] that a probe writes.
+const PROBE_ROW: u8 = 1;
+/// Between two writes that push a waiting one on; each waits as long itself.
+const PUSH_EVERY: Duration = Duration::from_millis(250);
 /// A replica that is asked to stop has so long.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
@@ -291,6 +295,19 @@ async fn renew(hands: &Hands) {
     }
 }
 
+/// Writes again and again while a write waits. A stream that broke took the acknowledgement with it that was under way, and
+/// it is never repeated: only that of a later write ends the waiting.
+async fn push_on(hands: Rc<Hands>) {
+    for row in PROBE_ROW + 1..=u8::MAX {
+        tokio::time::sleep(PUSH_EVERY).await;
+        let is_attached = seen(&hands).await.is_some_and(|seen| !seen.attached.is_empty() && !seen.read_only);
+        let Ok(mut session) = hands.mariadbd.session().await else { return };
+        if is_attached && primary::push(&mut session, row, PUSH_EVERY).await.is_ok() {
+            return;
+        }
+    }
+}
+
 /// Does what the machine asks for.
 struct Driver {
     hands: Rc<Hands>,
@@ -385,13 +402,16 @@ impl Driver {
                 Ok(session) => session,
                 Err(error) => return say(Probed::Failed(error.to_string())),
             };
-            let push = primary::push(&mut session, PROBE_WITHIN);
+            let push = primary::push(&mut session, PROBE_ROW, PROBE_WITHIN);
             tokio::pin!(push);
             let result = match timeout(PROBE_WAITS, &mut push).await {
                 Ok(result) => result,
                 Err(_) => {
                     say(Probed::Waiting);
-                    push.await
+                    let pushing = tokio::task::spawn_local(push_on(hands.clone()));
+                    let result = push.await;
+                    pushing.abort();
+                    result
                 }
             };
             match result {

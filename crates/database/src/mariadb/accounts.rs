@@ -63,7 +63,7 @@ pub fn statements(members: &[Ipv4Addr], from: &[String], password: &str, doors: 
 /// The row that [`super::primary::push`] writes.
 const HEARTBEAT: [&str; 2] = [
     "CREATE DATABASE IF NOT EXISTS mainstay",
-    "CREATE TABLE IF NOT EXISTS mainstay.heartbeat (id TINYINT PRIMARY KEY, at TIMESTAMP(6) NOT NULL) ENGINE=InnoDB",
+    "CREATE TABLE IF NOT EXISTS mainstay.heartbeat (id TINYINT UNSIGNED PRIMARY KEY, at TIMESTAMP(6) NOT NULL) ENGINE=InnoDB",
 ];
 
 /// Likewise for the first data of all, with the one table that members need.

@@ -90,12 +90,14 @@ pub async fn close(session: &mut Session, within: Duration) -> Result<Position, 
 ///
 /// A stream that breaks takes acknowledgements with it that were under way. The replica comes back with the transaction and
 /// is not asked about it again, so whoever waits for it waits until a later one is acknowledged: on a primary with waiters and
-/// attached replicas where nobody else writes, this is that one. It is a write like any other, and so waits itself.
+/// attached replicas where nobody else writes, this is that one. It is a write like any other, and so waits itself; and one that
+/// waits holds its `row`, so the next one needs another.
 ///
 /// # Errors
 /// [`ActionError::Sql`]; if it is silence, the write may still come through.
-pub async fn push(session: &mut Session, within: Duration) -> Result<(), ActionError> {
-    session.query("REPLACE INTO mainstay.heartbeat VALUES (1, UTC_TIMESTAMP(6))", within).await?;
+pub async fn push(session: &mut Session, row: u8, within: Duration) -> Result<(), ActionError> {
+    let statement = format!("REPLACE INTO mainstay.heartbeat VALUES ({row}, UTC_TIMESTAMP(6))");
+    session.query(&statement, within).await?;
     Ok(())
 }
 

@@ -205,7 +205,7 @@ impl Start {
     /// [`StartError`].
     pub async fn start(&self, role: Role, within: Duration) -> Result<(Server, Session), StartError> {
         let spawn = |source| StartError::Spawn { program: self.program.clone(), source };
-        let (mut server, begun) = self.spawn(role).await?;
+        let (mut server, begun) = self.spawn(role, None).await?;
         let deadline = Instant::now() + within;
         loop {
             if let Some(status) = server.ended_already().map_err(spawn)? {
@@ -223,11 +223,11 @@ impl Start {
         }
     }
 
-    /// Starts the server and does not wait for it.
+    /// Starts the server and does not wait for it. `server_id` is its number in what it writes; without it, the one of its file.
     ///
     /// # Errors
     /// [`StartError::Spawn`].
-    pub async fn spawn(&self, role: Role) -> Result<(Server, Begun), StartError> {
+    pub async fn spawn(&self, role: Role, server_id: Option<u32>) -> Result<(Server, Begun), StartError> {
         let spawn = |source| StartError::Spawn { program: self.program.clone(), source };
         let begun = Begun { log: self.error_log.clone(), from: self.begin_log().map_err(spawn)? };
         if std::os::unix::net::UnixStream::connect(&self.socket).is_ok() {
@@ -247,6 +247,9 @@ impl Start {
             Command::new(&self.program)
         };
         command.args(arguments(&self.file, role, &self.error_log));
+        if let Some(server_id) = server_id {
+            command.arg(format!("--server-id={server_id}"));
+        }
         if let Some(user) = &self.become_user {
             command.arg(format!("--user={user}"));
         }

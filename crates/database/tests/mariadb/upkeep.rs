@@ -41,7 +41,7 @@ async fn one_replicas_stream_is_ended_and_no_others_and_it_comes_back_by_itself(
     two.thaw();
     // It may need a push: an acknowledgement that was under way is lost with its stream.
     primary.when("one acknowledges", |view| view.acknowledging_replicas > 0).await;
-    primary::push(&mut session, SOON).await.unwrap();
+    primary::push(&mut session, 1, SOON).await.unwrap();
     waiter.task.await.unwrap().unwrap();
     // What is asked of one that replicates from nobody is no error.
     replica::revoke(&mut session, SOON).await.unwrap();
