@@ -184,7 +184,7 @@ impl Machine {
             Job::Follow {
                 primary: leader.server.clone(),
                 epoch: leader.epoch,
-                demote: stamp.led,
+                demote: self.was_primary,
                 acknowledging,
             },
             now,
