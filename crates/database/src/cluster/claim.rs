@@ -56,11 +56,16 @@ impl Machine {
         None
     }
 
-    /// Whether an operator, or the last leader, named this server.
+    /// Whether an operator, or the last leader, named this server, or nobody else may lead.
     pub(super) fn is_called(&self) -> bool {
         let me = &self.settings.me;
         let nominated = self.nominee().is_some_and(|nominee| nominee == me);
-        nominated || self.is_overriding()
+        nominated || self.is_overriding() || self.is_alone()
+    }
+
+    /// Whether nobody but this server may lead.
+    fn is_alone(&self) -> bool {
+        !self.is_strict() && self.sync().is_some_and(|sync| sync.value.primary == self.settings.me)
     }
 
     pub(super) fn nominee(&self) -> Option<&Name> {

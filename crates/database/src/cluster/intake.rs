@@ -167,6 +167,7 @@ impl Machine {
             Job::Initialise => {
                 self.server = Server::Down;
                 self.stamp = Some(Stamp { epoch: Epoch(0), led: true });
+                self.was_primary = true;
             }
             Job::Start { .. } => {
                 self.server = Server::Up;
@@ -174,6 +175,7 @@ impl Machine {
             }
             Job::Promote { epoch, semi_sync, admit } => {
                 self.stamp = Some(Stamp { epoch, led: true });
+                self.was_primary = true;
                 self.admitted = Some(admit);
                 self.semi_since = semi_sync.then_some(now);
                 self.mark("promoted", now);
@@ -203,12 +205,14 @@ impl Machine {
             }
             Job::SetSemiSync { on } => self.semi_since = on.then_some(now),
             Job::Follow { epoch, .. } => {
+                self.was_primary = false;
                 self.stamp = Some(Stamp { epoch, led: false });
                 self.semi_since = None;
                 self.admitted = None;
             }
             Job::KeepArtifact { .. } => self.keep_beyond = None,
             Job::Seed { epoch, .. } => {
+                self.was_primary = false;
                 self.server = Server::Down;
                 self.stamp = Some(Stamp { epoch, led: false });
                 self.needs_seed = None;

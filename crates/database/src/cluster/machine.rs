@@ -34,6 +34,8 @@ pub struct Machine {
     pub(super) heard: Duration,
     pub(super) seen: Option<Observed>,
     pub(super) job: Option<Running>,
+    /// Whether it wrote since it last followed.
+    pub(super) was_primary: bool,
     /// Whether all that it committed as a primary is certain to be on its disk.
     pub(super) is_flushed: bool,
     pub(super) job_ended: Duration,
@@ -117,6 +119,7 @@ impl Machine {
             heard: now,
             seen,
             job: None,
+            was_primary: stamp.is_some_and(|stamp| stamp.led),
             is_flushed: false,
             job_ended: now,
             retry_at: now,
@@ -291,6 +294,10 @@ impl Machine {
         // What was seen before says nothing of what the job does.
         if !matches!(job, Job::Drain { .. } | Job::RescueRelay) {
             self.seen = None;
+        }
+        if let Job::Follow { epoch, .. } | Job::CatchUp { lineage: epoch, .. } = job {
+            // It may be on the disk from now on, whatever becomes of the job; what is here was compared, and belongs to that epoch.
+            self.stamp = Some(Stamp { epoch, led: false });
         }
         let id = self.id();
         let within = super::deadlines::of(&job);

@@ -221,7 +221,15 @@ impl Machine {
         if seen.has_unapplied() {
             return self.drain(leader, seen, now);
         }
-        self.run(Job::CatchUp { from: name.clone(), to: best }, now);
+        let (Some(lineage), Some(stamp)) = (member.lineage, self.stamp) else { return };
+        if !self.view.is_history(stamp.epoch, seen.applied) {
+            return self.hold(
+                leader,
+                format!("{name} has more, and {} has another history", self.settings.me),
+                now,
+            );
+        }
+        self.run(Job::CatchUp { from: name.clone(), to: best, lineage: lineage.max(stamp.epoch) }, now);
     }
 
     fn drain(&mut self, leader: &Leader, seen: &Observed, now: Duration) {

@@ -20,7 +20,7 @@ pub(super) fn backoff(ends: usize) -> Duration {
 /// A source without a connection for so long is silent.
 const SILENT_AFTER: Duration = Duration::from_millis(1200);
 /// How long after a source was silent it is tried again.
-const SILENT_SOURCE_WAITS: Duration = Duration::from_secs(4);
+const SILENT_SOURCE_WAITS: Duration = Duration::from_millis(1500);
 /// So often a primary may refuse a position until the data is given up.
 const REFUSALS: u32 = 3;
 
@@ -184,7 +184,7 @@ impl Machine {
             Job::Follow {
                 primary: leader.server.clone(),
                 epoch: leader.epoch,
-                demote: stamp.led,
+                demote: self.was_primary,
                 acknowledging,
             },
             now,

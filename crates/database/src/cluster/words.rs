@@ -354,8 +354,10 @@ pub enum Job {
         from: Name,
         /// The position.
         to: Gtid,
+        /// The epoch whose history that is a part of: the stamp's epoch, written before.
+        lineage: Epoch,
     },
-    /// Write the stamp, then `STOP SLAVE; RESET SLAVE ALL`, admit exactly these, and switch semi-synchronous replication. Only with a
+    /// Write the stamp, `FLUSH ENGINE LOGS` (what was applied from the relay log has to outlive it), then `STOP SLAVE; RESET SLAVE ALL`, admit exactly these, and switch semi-synchronous replication. Only with a
     /// drained relay log. It stays `read_only`.
     Promote {
         /// The epoch, of which the stamp says that this server led in it.
@@ -387,7 +389,8 @@ pub enum Job {
         primary: Name,
         /// Its epoch, of which the stamp says that this server did not lead in it.
         epoch: Epoch,
-        /// That this server wrote itself before: `MASTER_DEMOTE_TO_SLAVE=1`.
+        /// That this server wrote itself before: `MASTER_DEMOTE_TO_SLAVE=1`. So too wherever `gtid_binlog_pos` is beyond `gtid_slave_pos`,
+        /// for a keeper may have died between the stamp and the statement.
         demote: bool,
         /// Whether it acknowledges.
         acknowledging: bool,

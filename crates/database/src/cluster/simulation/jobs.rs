@@ -142,7 +142,7 @@ impl World {
                 database.log.extend(relay);
                 database.committed = database.log.len();
             }
-            Job::CatchUp { from, to } => {
+            Job::CatchUp { from, to, lineage } => {
                 let from = self.index(from);
                 let source = &self.servers[from].database;
                 let upto = to.seq as usize;
@@ -152,6 +152,7 @@ impl World {
                 let here = self.servers[server].database.log.len();
                 let news = source.log[here.min(upto)..upto].to_vec();
                 let database = &mut self.servers[server].database;
+                database.stamp = Some(Stamp { epoch: *lineage, led: false });
                 database.relay.clear();
                 database.log.extend(news);
                 database.committed = database.log.len();
@@ -161,6 +162,7 @@ impl World {
                 let mask = self.mask(admit);
                 let database = &mut self.servers[server].database;
                 database.stamp = Some(Stamp { epoch: *epoch, led: true });
+                database.synced = database.committed;
                 database.applier = Applier::Off;
                 database.source = None;
                 database.relay.clear();
@@ -245,7 +247,10 @@ impl World {
                 let seen =
                     database.log[database.committed..].iter().map(|write| write.id).collect::<Vec<_>>();
                 database.start_as_master();
-                self.visible.extend(seen);
+                // What a person takes back was never promised.
+                if !self.overridden {
+                    self.visible.extend(seen);
+                }
             }
             Role::Slave => {
                 let truncated = database.start_as_slave(unsynced, purged);

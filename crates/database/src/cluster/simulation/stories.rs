@@ -214,6 +214,26 @@ fn a_primary_with_a_full_disk_hands_over() {
 }
 
 #[test]
+fn a_network_that_pauses_costs_little_more_than_its_pause() {
+    for seed in 1..=LIVES {
+        let mut world = whole(seed, PLAN);
+        let (primary, one, other) = (world.primary(), world.replica(0), world.replica(1));
+        world.fault(Fault::Cut(primary, one));
+        world.fault(Fault::Cut(primary, other));
+        world.pass(1500);
+        world.heal(Fault::Cut(primary, one));
+        world.heal(Fault::Cut(primary, other));
+        let mut longest = Duration::ZERO;
+        for _ in 0..600 {
+            world.pass(10);
+            longest = longest.max(world.now - world.acknowledged_at);
+        }
+        assert!(longest < Duration::from_secs(3), "seed {seed}: {longest:?}");
+        assert_eq!((world.primary(), world.failovers), (primary, 1));
+    }
+}
+
+#[test]
 fn the_preferred_server_leads_where_others_have_as_much() {
     // Of three the second is preferred.
     for seed in 1..=LIVES {
