@@ -283,15 +283,19 @@ impl Worker {
         shed: bool,
         trip: &mut Trip,
     ) -> Result<Response, Refusal> {
+        request.gather().await?;
         if shed {
             let began = Instant::now();
-            let admitted = place.group.gate.admit().await;
+            let gate = &place.group.gate;
+            let admitted = gate.admit().await;
             trip.journey.queued = Some(began.elapsed()).filter(|waited| *waited > Duration::from_micros(100));
-            trip.admitted = Some(admitted.map_err(|shed| Refusal {
+            let mut admitted = admitted.map_err(|shed| Refusal {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 reason: Some(shed.label()),
                 retry_after_secs: Some(shed::RETRY_AFTER_SECS),
-            })?);
+            })?;
+            request.body.pausing(|| admitted.pause(gate));
+            trip.admitted = Some(admitted);
         }
         forward::send(self, place, key, &request, trip).await
     }

@@ -105,7 +105,17 @@ impl<T> Shedder<T> {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// What is to be done with waiting requests; call it after [`Shedder::finished`] and at
+    /// A request that went ahead waits for its own client, and does not count as in flight until [`Shedder::resume`].
+    pub fn pause(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// It goes on.
+    pub fn resume(&mut self) {
+        self.in_flight += 1;
+    }
+
+    /// What is to be done with waiting requests; call it after [`Shedder::finished`], [`Shedder::pause`] and at
     /// [`Shedder::next_due`], until it returns `None`. A request that it lets ahead counts as in flight: if its client has left
     /// meanwhile, call [`Shedder::finished`] with `None`.
     pub fn next(&mut self, now: Instant) -> Option<Next<T>> {
