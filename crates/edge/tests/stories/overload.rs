@@ -95,10 +95,7 @@ fn clients_that_are_slow_to_send_a_body_keep_no_place_from_others() {
         }
         // Slow is not lost.
         let left = if kind.contains("1000000") { 999_997 } else { 997 };
-        let rest = match kind.contains("chunked") {
-            true => "0\r\n\r\n".to_owned(),
-            false => "x".repeat(left),
-        };
+        let rest = if kind.contains("chunked") { "0\r\n\r\n".to_owned() } else { "x".repeat(left) };
         let mut last = wires.pop().unwrap();
         last.send(rest);
         let _ = last.until("x-origin: a\r\n").unwrap();
