@@ -298,6 +298,8 @@ pub struct WebSettings {
     pub limits: WebLimits,
     /// Compress on the fly.
     pub compress: bool,
+    /// How long a replaced process keeps `WebSocket`s.
+    pub drain_timeout: Duration,
 }
 
 /// What a commit is worth when servers die.

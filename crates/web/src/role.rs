@@ -27,7 +27,8 @@ use crate::site::{self, Site};
 use mainstay_http::access_log::{self, AccessLog, Writer};
 use mainstay_http::request_id::{self, RequestIds};
 
-/// Time for requests to end once the role is asked to stop; less than the agent waits before it kills.
+/// Time for requests to end once the role is asked to stop; less than the agent waits before it kills. What left HTTP
+/// has the time that the plan says.
 const DRAIN: Duration = Duration::from_secs(35);
 /// Mode of the admin socket: the role's own user and group, and root.
 const ADMIN_MODE: u32 = 0o660;
@@ -135,7 +136,7 @@ impl Server {
         let (queue, stop, series) = (writer.queue.clone(), shutdown.clone(), registry.clone());
         let engine = Engine::start(
             listeners,
-            &settings(&plan.limits),
+            &settings(&plan.limits, Duration::from_millis(plan.drain_ms)),
             &EngineMetrics::new(&registry),
             &shutdown,
             move |worker| {
@@ -268,7 +269,7 @@ fn log_file(config: &Config) -> PathBuf {
     folder.join("access.log")
 }
 
-fn settings(limits: &WebLimits) -> Settings {
+fn settings(limits: &WebLimits, drain_tunnels: Duration) -> Settings {
     let seconds = |count: u32| Duration::from_secs(u64::from(count));
     Settings {
         limits: Limits {
@@ -284,6 +285,7 @@ fn settings(limits: &WebLimits) -> Settings {
             body: seconds(limits.body_timeout_secs),
             idle: seconds(limits.idle_timeout_secs),
             drain: DRAIN,
+            drain_tunnels: Some(drain_tunnels),
             ..Timeouts::default()
         },
         ..Settings::default()

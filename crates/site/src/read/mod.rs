@@ -11,6 +11,8 @@ mod later;
 mod secret;
 mod server;
 
+use std::time::Duration;
+
 use toml::de::DeTable;
 
 use crate::model::{
@@ -260,7 +262,12 @@ fn read_path(section: &Section<'_>, key: &'static str) -> Option<String> {
 }
 
 fn read_web(root: &Section<'_>) -> At<WebSettings> {
-    let mut settings = WebSettings { port: 80, limits: WebLimits::default(), compress: true };
+    let mut settings = WebSettings {
+        port: 80,
+        limits: WebLimits::default(),
+        compress: true,
+        drain_timeout: Duration::from_hours(1),
+    };
     let Some(section) = root.section("web") else { return At { value: settings, at: 0..0 } };
     if let Some(port) = section.integer("port", 1..=65535) {
         settings.port = port.value as u16;
@@ -271,6 +278,10 @@ fn read_web(root: &Section<'_>) -> At<WebSettings> {
     }
     if let Some(compress) = section.boolean("compress") {
         settings.compress = compress;
+    }
+    let week = Duration::from_hours(24 * 7);
+    if let Some(timeout) = edge::words::time(&section, "drain_timeout", Duration::ZERO, week) {
+        settings.drain_timeout = timeout;
     }
     let at = section.at.clone();
     section.finish();

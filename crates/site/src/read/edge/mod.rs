@@ -3,7 +3,7 @@
 mod group;
 mod pool;
 mod route;
-mod words;
+pub(super) mod words;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
