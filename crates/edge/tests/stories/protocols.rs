@@ -116,22 +116,80 @@ fn what_may_be_kept_is_asked_for_once() {
     until("nothing is in flight", || edge.status()["groups"][0]["upstreams"][0]["in_flight"] == 0);
 }
 
+fn raw_service(listen: std::net::SocketAddr) -> TcpService {
+    TcpService {
+        name: "raw".to_owned(),
+        listen,
+        tls: TcpTls::None,
+        proxy_protocol: false,
+        by_name: Vec::new(),
+        group: Some("web".to_owned()),
+        idle_ms: 20_000,
+        connections: 10,
+        connections_per_client: 0,
+    }
+}
+
+#[test]
+fn connections_of_a_service_wait_for_room_at_an_upstream() {
+    let origin = Origin::start("a");
+    let socket = bind("127.0.0.1:0".parse().unwrap());
+    let listen = socket.local_addr().unwrap();
+    let mut edge = Edge::listening(&[&origin], vec![socket], |plan| {
+        plan.tcp = vec![raw_service(listen)];
+        plan.groups[0].connections = 1;
+        plan.groups[0].queue = 1;
+        plan.groups[0].queue_ms = 20_000;
+    });
+    let raw = || {
+        let mut wire = Wire::to(listen);
+        wire.send("GET /raw HTTP/1.1\r\n\r\n");
+        wire
+    };
+    let answered = |wire: &mut Wire| wire.answer().unwrap().text().starts_with("GET /raw ");
+    let waiting = |edge: &Edge| edge.status()["groups"][0]["waiting"].as_u64();
+    let mut first = raw();
+    assert!(answered(&mut first));
+    let mut second = raw();
+    until("one waits", || waiting(&edge) == Some(1));
+    let status = edge.status();
+    let service = &status["services"][0];
+    assert_eq!((&service["name"], &service["connections"]), (&"raw".into(), &10.into()), "{status}");
+    assert_eq!(service["connections_open"], 2, "{status}");
+    assert_eq!(status["groups"][0]["upstreams"][0]["in_flight"], 1, "{status}");
+    // A third is one too many, and hears so at once.
+    assert_eq!(raw().rest(), "");
+    let errors = |edge: &Edge, reason: &str| {
+        edge.metric(&format!("mainstay_edge_tcp_errors_total{{service=\"raw\",reason=\"{reason}\"}}"))
+    };
+    assert_eq!(errors(&edge, "queue full"), 1.0);
+    // Requests wait for the same room, behind those that came before them.
+    assert_eq!(get(edge.address, "/", "").status, 503);
+    drop(first);
+    assert!(answered(&mut second));
+    assert_eq!(waiting(&edge), Some(0));
+    // The queue has a deadline.
+    edge.reload(|plan| plan.groups[0].queue_ms = 200).unwrap();
+    assert_eq!(raw().rest(), "");
+    assert_eq!(errors(&edge, "queue timeout"), 1.0);
+    // More room is there at once.
+    edge.reload(|plan| plan.groups[0].connections = 2).unwrap();
+    assert!(answered(&mut raw()) && answered(&mut second_request(second)));
+}
+
+/// On the same connection.
+fn second_request(mut wire: Wire) -> Wire {
+    wire.send("GET /raw HTTP/1.1\r\n\r\n");
+    wire
+}
+
 #[test]
 fn a_service_that_is_no_http_is_passed_on() {
     let origin = Origin::start("a");
     let socket = bind("127.0.0.1:0".parse().unwrap());
     let listen = socket.local_addr().unwrap();
     let edge = Edge::listening(&[&origin], vec![socket], |plan| {
-        plan.tcp = vec![TcpService {
-            name: "raw".to_owned(),
-            listen,
-            tls: TcpTls::None,
-            proxy_protocol: false,
-            by_name: Vec::new(),
-            group: Some("web".to_owned()),
-            idle_ms: 5000,
-            connections: 10,
-        }];
+        plan.tcp = vec![raw_service(listen)];
     });
     let mut wire = Wire::to(listen);
     // Passed on as it is: nothing is added.

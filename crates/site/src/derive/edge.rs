@@ -157,6 +157,7 @@ fn services(site: &Site, server: &Server) -> Vec<TcpService> {
             group: rule.group.clone(),
             idle_ms: millis(rule.idle),
             connections: rule.connections,
+            connections_per_client: rule.connections_per_client,
         })
     };
     addresses(server).into_iter().flat_map(on_address).collect()

@@ -95,6 +95,9 @@ pub struct TcpService {
     pub idle_ms: u64,
     /// Open connections.
     pub connections: u32,
+    /// Open connections of one client; 0: as many as `connections` allows.
+    #[serde(default)]
+    pub connections_per_client: u32,
 }
 
 /// What a TCP service does with TLS.
