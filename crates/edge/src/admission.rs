@@ -69,6 +69,11 @@ impl Gate {
         Rc::new(Self { shedder: RefCell::new(shedder) })
     }
 
+    /// Takes over new bounds of the queue; those who wait go on waiting.
+    pub(crate) fn set_bounds(&self, queue: u32, longest_wait: Duration) {
+        self.shedder.borrow_mut().set_bounds(queue as usize, longest_wait);
+    }
+
     /// Waits until the request may go ahead, or says why it may not.
     pub(crate) async fn admit(self: &Rc<Self>) -> Result<Admitted, Shed> {
         if self.shedder.borrow_mut().admit() == Admission::Go {

@@ -84,6 +84,11 @@ impl<T> Shedder<T> {
         self.limit.learn_at(at);
     }
 
+    /// Takes over new bounds of the queue; those who wait go on waiting.
+    pub fn set_bounds(&mut self, queue: usize, longest_wait: Duration) {
+        self.queue.set_bounds(queue, longest_wait);
+    }
+
     /// Asks whether a request may go ahead. Nobody overtakes those that wait.
     pub fn admit(&mut self) -> Admission {
         if self.queue.is_empty() && self.in_flight < self.limit.limit() {
