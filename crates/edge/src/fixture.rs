@@ -17,6 +17,7 @@ pub(crate) fn plan() -> EdgePlan {
         redirect_to_tls: false,
         tcp: Vec::new(),
         certificates: Vec::new(),
+        client_certificates: None,
         hosts: vec![host("a.test"), host("*.b.test")],
         routes: vec![route("all", RouteCondition::default())],
         groups: vec![group("web", &["127.0.0.1:1"])],
@@ -51,6 +52,7 @@ pub(crate) fn route(name: &str, condition: RouteCondition) -> EdgeRoute {
         rates: Vec::new(),
         concurrent: 0,
         cache: false,
+        client_certificate: false,
     }
 }
 

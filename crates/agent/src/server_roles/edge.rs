@@ -53,6 +53,7 @@ fn names(plan: &EdgePlan) -> Vec<String> {
     let mut names: Vec<String> =
         pairs.flat_map(|pair| [pair.chain_secret.clone(), pair.key_secret.clone()]).collect();
     names.extend(of_upstreams.filter_map(|tls| tls.authorities_secret.clone()));
+    names.extend(plan.client_certificates.as_ref().map(|clients| clients.authorities_secret.clone()));
     names.push(plan.cookie_secret.clone());
     names.sort();
     names.dedup();

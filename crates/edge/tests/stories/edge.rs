@@ -168,6 +168,7 @@ pub(crate) fn plan(address: SocketAddr, origins: &[&Origin]) -> EdgePlan {
         listeners: vec![EdgeListener { address, tls: false, proxy_protocol: false }],
         tcp: Vec::new(),
         certificates: Vec::new(),
+        client_certificates: None,
         hosts: vec![host("a.test"), host("*.b.test")],
         routes: vec![route("all", "/")],
         groups: vec![group("web", origins)],
@@ -206,6 +207,7 @@ pub(crate) fn route(name: &str, prefix: &str) -> EdgeRoute {
         rates: Vec::new(),
         concurrent: 0,
         cache: false,
+        client_certificate: false,
     }
 }
 

@@ -26,6 +26,9 @@ pub struct EdgePlan {
     pub tcp: Vec<TcpService>,
     /// Certificates for listeners with TLS; the first answers clients that name no server.
     pub certificates: Vec<CertificatePlan>,
+    /// Certificates that clients show to listeners with TLS, where they are asked for them.
+    #[serde(default)]
+    pub client_certificates: Option<ClientCertificates>,
     /// The names that are answered; a request for another name gets 421.
     pub hosts: Vec<HostPattern>,
     /// The first that matches takes the request; none: 404.
@@ -74,6 +77,15 @@ pub struct CertificatePlan {
     pub chain_secret: String,
     /// The secret that holds the private key in PEM.
     pub key_secret: String,
+}
+
+/// What clients show of themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientCertificates {
+    /// The secret that holds the certificates of those who issue them, in PEM.
+    pub authorities_secret: String,
+    /// Whether a client without one gets no connection.
+    pub required: bool,
 }
 
 /// A service that is no HTTP.
@@ -135,6 +147,9 @@ pub struct EdgeRoute {
     pub concurrent: u32,
     /// Whether responses may be kept in the cache, where there is one.
     pub cache: bool,
+    /// Whether clients that showed no certificate are refused.
+    #[serde(default)]
+    pub client_certificate: bool,
 }
 
 /// What a request must be like; all that is given must hold.

@@ -78,6 +78,15 @@ fn read_site(root: Section<'_>) -> Option<Site> {
     let monitor = later::monitor(&root);
     let coordinator = later::coordinator(&root);
     let backup = later::backup(&root);
+    let asks = |route: &&crate::plan::edge::EdgeRoute| route.client_certificate;
+    if tls.as_ref().is_none_or(|tls| tls.clients.is_none())
+        && let Some(route) = edge.value.routes.iter().find(asks)
+    {
+        let message =
+            format!("route `{}` wants certificates of clients, who are not asked for them", route.name);
+        let help = "name who issues them:  [tls]  client_authorities = \"clients.pem\"";
+        root.problems.help(&edge.at, message, help);
+    }
     agree::check(&root, &network, &servers, &apps, &web, &database, &edge);
     secret::refuse_in(&root);
     let problems = root.problems;
