@@ -16,6 +16,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const X_CLIENT_CERTIFICATE_SUBJECT: HeaderName = HeaderName::from_static("x-client-certificate-subject");
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Bytes of the forwarding fields that a trusted proxy may have filled before us; what is longer begins anew.
@@ -31,6 +32,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) trusted: bool,
     /// The client spoke TLS.
     pub(crate) secure: bool,
+    /// The subject of the certificate that the client showed to us.
+    pub(crate) subject: Option<&'a str>,
     /// The port that the client connected to.
     pub(crate) port: Option<u16>,
     /// The host with its port, as the client wrote it.
@@ -46,6 +49,7 @@ fn is_lie(name: &str) -> bool {
     match name.as_bytes()[0] {
         b'x' => {
             name.starts_with("x-forwarded-")
+                || name.starts_with("x-client-certificate-")
                 || matches!(name, "x-real-ip" | "x-request-id")
                 || name.contains('_')
         }
@@ -108,6 +112,12 @@ pub(crate) fn forward(headers: &mut HeaderMap, arrival: &Arrival<'_>, values: &A
     }
     if let Some(port) = arrival.port {
         headers.entry(X_FORWARDED_PORT).or_insert_with(|| values.of_port(port));
+    }
+    // Characters beyond ASCII are told as their bytes in UTF-8.
+    if let Some(subject) = arrival.subject
+        && let Ok(subject) = HeaderValue::from_bytes(subject.as_bytes())
+    {
+        headers.insert(X_CLIENT_CERTIFICATE_SUBJECT, subject);
     }
     headers.insert(X_REQUEST_ID, arrival.id.clone());
 }
@@ -265,6 +275,7 @@ mod tests {
         let mut headers = headers(fields);
         let host = HeaderValue::from_static("a.test:8080");
         let arrival = Arrival {
+            subject: None,
             peer: Some(peer.parse().unwrap()),
             client: Some(client.parse::<IpAddr>().unwrap()),
             trusted,
@@ -277,7 +288,8 @@ mod tests {
         headers
     }
 
-    const LIES: [(&str, &str); 9] = [
+    const LIES: [(&str, &str); 10] = [
+        ("x-client-certificate-subject", "CN=root"),
         ("x-forwarded-for", "6.6.6.6"),
         ("X-Forwarded-For", "7.7.7.7"),
         ("x-forwarded-proto", "gopher"),

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::header::SET_COOKIE;
+use http::header::{EXPECT, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use mainstay_http::pool::{ClientError, Head, Sent};
 use mainstay_http::{Body, Interim, Request, Response};
@@ -32,7 +32,7 @@ pub(crate) struct Outgoing {
     host: Option<String>,
     protocol: Option<String>,
     interim: Interim,
-    body: Replay,
+    pub(crate) body: Replay,
 }
 
 impl Outgoing {
@@ -49,6 +49,16 @@ impl Outgoing {
             interim: request.interim,
             body: Replay::new(request.body),
         }
+    }
+
+    /// Waits for a small body, so that a client that is slow to send it keeps nothing from others meanwhile. One that
+    /// asks first whether its body is wanted asks the upstream.
+    pub(crate) async fn gather(&self) -> Result<(), Refusal> {
+        if self.headers.contains_key(EXPECT) {
+            return Ok(());
+        }
+        let gathered = self.body.gather().await;
+        gathered.map_err(|error| broken_request(&ClientError::RequestBody(error)))
     }
 
     /// What a try needs of it beside the body.

@@ -205,6 +205,10 @@ impl Worker {
         let number = site.routes.find(&asked).ok_or(StatusCode::NOT_FOUND)?;
         let route = Rc::clone(&site.targets[number]);
         record.route = Rc::clone(&route);
+        let certificate = request.tls.as_ref().is_some_and(|tls| tls.client.is_some());
+        if route.client_certificate && !certificate {
+            return Err(StatusCode::FORBIDDEN.into());
+        }
         let known = Known { client: record.client, headers: &request.headers, path: &path.decoded };
         for rate in &route.rates {
             let key = rate.by.as_ref().map_or(0, |by| known.hash(by));
@@ -238,7 +242,8 @@ impl Worker {
         let key = forward::key(&place.group, &known);
         record.group = Some(Rc::clone(&place.group.label));
         record.trip.deadline = route.timeout.map(|timeout| record.started + timeout);
-        let cache = site.cache.as_ref().filter(|_| route.cache);
+        // What one who showed a certificate gets is for nobody else.
+        let cache = site.cache.as_ref().filter(|_| route.cache && !certificate);
         let cached = cache
             .and_then(|cache| Some((cache, Key::of(&request, request.tls.is_some(), &route.partition)?)));
         self.prepare(&mut request, &path, forward, trusted, fresh, record)?;
@@ -283,15 +288,19 @@ impl Worker {
         shed: bool,
         trip: &mut Trip,
     ) -> Result<Response, Refusal> {
+        request.gather().await?;
         if shed {
             let began = Instant::now();
-            let admitted = place.group.gate.admit().await;
+            let gate = &place.group.gate;
+            let admitted = gate.admit().await;
             trip.journey.queued = Some(began.elapsed()).filter(|waited| *waited > Duration::from_micros(100));
-            trip.admitted = Some(admitted.map_err(|shed| Refusal {
+            let mut admitted = admitted.map_err(|shed| Refusal {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 reason: Some(shed.label()),
                 retry_after_secs: Some(shed::RETRY_AFTER_SECS),
-            })?);
+            })?;
+            request.body.pausing(|| admitted.pause(gate));
+            trip.admitted = Some(admitted);
         }
         forward::send(self, place, key, &request, trip).await
     }
@@ -345,7 +354,10 @@ impl Worker {
             HeaderValue::from_str(authority.as_str()).ok()
         });
         forward.change.apply(&mut request.uri, path).map_err(|_| StatusCode::BAD_REQUEST)?;
+        let tls = request.tls.clone();
+        let client = tls.as_ref().and_then(|tls| tls.client.as_ref());
         let arrival = Arrival {
+            subject: client.map(|client| client.subject.as_str()),
             peer: request.peer.map(|peer| peer.ip()),
             client: record.client,
             trusted,

@@ -53,6 +53,8 @@ pub(crate) struct Route {
     pub(crate) rates: Vec<Rate>,
     pub(crate) slots: Option<Arc<Slots>>,
     pub(crate) cache: bool,
+    /// Clients must have shown a certificate.
+    pub(crate) client_certificate: bool,
     /// Its part of the cache: it may choose by more than the URL.
     pub(crate) partition: Arc<str>,
 }
@@ -148,6 +150,7 @@ impl Site {
                 rates: Vec::new(),
                 slots: None,
                 cache: false,
+                client_certificate: false,
                 partition: Arc::from("none"),
             }),
             in_force: Arc::clone(in_force),
@@ -221,6 +224,7 @@ impl Route {
             rates: rates.collect(),
             slots: in_force.slots.get(&planned.name).cloned(),
             cache: planned.cache,
+            client_certificate: planned.client_certificate,
             partition: Arc::from(planned.name.as_str()),
         })
     }

@@ -106,6 +106,7 @@ impl Site {
             limits: self.web.limits,
             compress: self.web.compress,
             trusted_proxies: self.told_by(),
+            drain_ms: u64::try_from(self.web.drain_timeout.as_millis()).unwrap_or(u64::MAX),
         }
     }
 

@@ -4,7 +4,7 @@ pub mod edge;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::plan::{CommandListen, Engine, HostPattern, PythonInterface, RecordData, WebLimits};
@@ -298,6 +298,8 @@ pub struct WebSettings {
     pub limits: WebLimits,
     /// Compress on the fly.
     pub compress: bool,
+    /// How long a replaced process keeps `WebSocket`s.
+    pub drain_timeout: Duration,
 }
 
 /// What a commit is worth when servers die.
@@ -346,6 +348,8 @@ pub struct TlsSettings {
     pub certificates: Certificates,
     /// Whether HTTP is redirected to HTTPS.
     pub redirect: bool,
+    /// Whose certificates clients may show: a file in PEM, and whether they must.
+    pub clients: Option<(PathBuf, bool)>,
 }
 
 /// Where certificates come from.
@@ -433,6 +437,12 @@ impl Site {
             Some(Certificates::Files(files)) if self.has_edge() => files,
             _ => &[],
         }
+    }
+
+    /// Who issues the certificates of clients, and whether clients must show one.
+    pub fn client_authorities(&self) -> Option<(&Path, bool)> {
+        let (file, required) = self.tls.as_ref().filter(|_| self.has_edge())?.clients.as_ref()?;
+        Some((file, *required))
     }
 
     /// The role of the servers that visitors reach.

@@ -178,7 +178,14 @@ fn edges_share_one_cookie_secret_and_keys_go_to_edges_only() {
         let server = site.servers.iter().find(|server| server.name.as_str() == name).unwrap();
         site.secrets_of(server).into_keys().collect::<Vec<_>>()
     };
-    let keys = ["edge-cookie", "tls-certificate-1", "tls-certificate-2", "tls-key-1", "tls-key-2"];
+    let keys = [
+        "edge-cookie",
+        "tls-certificate-1",
+        "tls-certificate-2",
+        "tls-client-authorities",
+        "tls-key-1",
+        "tls-key-2",
+    ];
     assert_eq!(names("edge1"), keys);
     assert_eq!(names("all"), keys);
     assert_eq!(names("server1"), Vec::<String>::new());

@@ -31,7 +31,7 @@ pub(super) const PIECE_BYTES: usize = 64 * 1024;
 /// Files up to this size are read and handed over at once.
 const SMALL_FILE_BYTES: u64 = 32 * 1024;
 
-/// Answers one request.
+/// Answers one request, and stays with what it becomes if it leaves HTTP.
 pub(crate) async fn answer<S: Service>(
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
@@ -40,21 +40,37 @@ pub(crate) async fn answer<S: Service>(
     watch: Rc<Watch>,
     service: Rc<S>,
 ) {
+    let tunnelling = worker.request(exchange(request, respond, peer, &worker, service)).await;
+    if let Some(task) = tunnelling {
+        worker.tunnel(&watch, task).await;
+    }
+}
+
+async fn exchange<S: Service>(
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    peer: Peer,
+    worker: &Rc<Worker>,
+    service: Rc<S>,
+) -> Option<Tunnelling> {
     let (mut head, body) = request.into_parts();
     let host = match request::check(&mut head, &worker.settings.limits) {
         Ok(host) => host,
-        Err(rejection) => return refuse(&Responder::new(respond, false), &worker, rejection),
+        Err(rejection) => {
+            refuse(&Responder::new(respond, false), worker, rejection);
+            return None;
+        }
     };
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
     let respond = Rc::new(Responder::new(respond, expects));
-    let in_flight = InFlight::new(&worker);
+    let _in_flight = InFlight::new(worker);
     let method = head.method.clone();
     let told = head.headers.get(CONTENT_LENGTH);
     let length = told.and_then(|value| fields::content_length(value.as_bytes()).ok());
     let protocol = head.extensions.get::<Protocol>().map(|protocol| protocol.as_str().to_owned());
     let (body, tunnel) = match protocol {
         Some(_) => (Body::Empty, Some(body)),
-        None => (StreamBody::of(body, length, &worker, &respond), None),
+        None => (StreamBody::of(body, length, worker, &respond), None),
     };
     let request = Request {
         method: head.method,
@@ -78,11 +94,7 @@ pub(crate) async fn answer<S: Service>(
         })
         .await
     };
-    let Some(response) = response else { return };
-    if let Some(task) = send(&respond, &worker, &method, response, tunnel).await {
-        drop(in_flight);
-        worker.tunnel(&watch, task).await;
-    }
+    send(&respond, worker, &method, response?, tunnel).await
 }
 
 /// What runs on a stream that left HTTP.

@@ -284,6 +284,10 @@ impl StreamExchange {
 
     fn failure(&self, error: &h2::Error) -> ClientError {
         tracing::debug!(%error, "a request to an upstream over h2 failed");
+        if let Some(after) = self.place.silent() {
+            // A new connection to the same upstream would be no better.
+            return ClientError::TimedOut { after, sent: self.sent() };
+        }
         let reason = error.reason();
         match reason {
             // The upstream says itself that it did not begin (RFC 9113, 6.8 and 8.7).
