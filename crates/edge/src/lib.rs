@@ -32,6 +32,7 @@ mod in_force;
 mod limited;
 mod metrics;
 mod pages;
+mod passing;
 mod query;
 pub mod rate;
 mod record;

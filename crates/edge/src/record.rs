@@ -11,7 +11,8 @@ use bytes::Bytes;
 use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use mainstay_http::access_log::{Balanced, Line};
-use mainstay_http::{Body, BodyError, BodyStream, Request};
+use mainstay_http::request_id::RequestId;
+use mainstay_http::{Body, BodyError, BodyStream, FieldBlock, Request};
 use tokio::time::Sleep;
 
 use crate::in_force::Slot;
@@ -23,17 +24,45 @@ use crate::trip::Trip;
 /// The client left before there was a response; no one gets to see it but the log.
 const CLIENT_LEFT: u16 = 499;
 
+/// What a request is called in logs and fields.
+#[derive(Clone)]
+pub(crate) enum Id {
+    /// By us.
+    Own(RequestId),
+    /// By a trusted proxy.
+    Brought(HeaderValue),
+}
+
+impl Id {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(id) => id,
+            Self::Brought(id) => id.as_bytes(),
+        }
+    }
+
+    pub(crate) fn value(&self) -> HeaderValue {
+        match self {
+            // Hexadecimal digits are a valid value.
+            Self::Own(id) => HeaderValue::from_bytes(id).unwrap_or(HeaderValue::from_static("none")),
+            Self::Brought(id) => id.clone(),
+        }
+    }
+}
+
 /// A request on its way. Tells about it when it is dropped.
 pub(crate) struct Record {
     worker: Rc<Worker>,
     pub(crate) started: Instant,
-    pub(crate) id: HeaderValue,
+    pub(crate) id: Id,
     pub(crate) method: Method,
     uri: Uri,
-    host: Option<String>,
+    pub(crate) host: Option<String>,
     pub(crate) client: Option<IpAddr>,
     version: Version,
     user_agent: Option<HeaderValue>,
+    /// The client's fields, where they were not put into a map.
+    pub(crate) block: Option<FieldBlock>,
     pub(crate) tls: Option<&'static str>,
     pub(crate) trace: Option<TraceId>,
     pub(crate) route: Rc<Route>,
@@ -49,9 +78,14 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(worker: &Rc<Worker>, route: &Rc<Route>, request: &Request, id: HeaderValue) -> Self {
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        route: &Rc<Route>,
+        request: &Request,
+        id: Id,
+        started: Instant,
+    ) -> Self {
         worker.metrics.in_flight.add(1);
-        let started = Instant::now();
         Self {
             worker: Rc::clone(worker),
             started,
@@ -62,6 +96,7 @@ impl Record {
             client: request.peer.map(|peer| peer.ip().to_canonical()),
             version: request.version,
             user_agent: request.headers.get(USER_AGENT).cloned(),
+            block: None,
             tls: request.tls.as_ref().map(|tls| tls.version),
             trace: None,
             route: Rc::clone(route),
@@ -108,6 +143,8 @@ impl Drop for Record {
         route.metrics.sent.add(self.bytes);
         route.metrics.answered(&self.method, StatusCode::from_u16(self.status).unwrap_or_default());
         let journey = &self.trip.journey;
+        let in_block = || self.block.as_ref()?.first(b"user-agent");
+        let user_agent = self.user_agent.as_ref().map(HeaderValue::as_bytes).or_else(in_block);
         if let Some(reason) = journey.refused {
             route.metrics.refused(reason);
         }
@@ -124,7 +161,7 @@ impl Drop for Record {
             upstream: journey.upstream_time,
             target: self.group.as_deref().unwrap_or("edge"),
             release: None,
-            user_agent: self.user_agent.as_ref().map_or(&[], |agent| agent.as_bytes()),
+            user_agent: user_agent.unwrap_or_default(),
             balanced: Some(Balanced {
                 route: &route.name,
                 upstream: journey.upstream.as_deref(),

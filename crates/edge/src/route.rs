@@ -126,6 +126,11 @@ impl Routes {
         Ok(routes)
     }
 
+    /// Whether some route asks for header fields.
+    pub(crate) fn ask_for_fields(&self) -> bool {
+        self.conditions.iter().any(|condition| !condition.fields.is_empty())
+    }
+
     /// The number of the first route that takes a request.
     pub(crate) fn find(&self, asked: &Asked<'_>) -> Option<usize> {
         let mut lists: [&[u32]; LISTS] = [&[]; LISTS];

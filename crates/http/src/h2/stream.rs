@@ -70,9 +70,9 @@ pub(crate) async fn answer<S: Service>(
         interim: Interim::along(Rc::<Responder>::clone(&respond), 0),
     };
     let response = {
-        let mut answer = pin!(service.call(request));
+        let mut answer = pin!(service.answer(request, None));
         poll_fn(|cx| match answer.as_mut().poll(cx) {
-            Poll::Ready(response) => Poll::Ready(Some(response)),
+            Poll::Ready(answer) => Poll::Ready(Some(answer.into_response())),
             // The client took its request back: the work is dropped.
             Poll::Pending => respond.poll_reset(cx).map(|_| None),
         })
@@ -128,7 +128,7 @@ async fn send(
     }
     drop(tunnel);
     let delimiter =
-        respond::delimiter(method, Version::HTTP_11, head.status, &head.headers, body.length(), false);
+        respond::delimiter(method, Version::HTTP_11, head.status, &head.headers, None, body.length(), false);
     let length = match delimiter {
         Delimiter::Length(length) | Delimiter::None { told: Some(length) } => Some(length),
         _ => None,

@@ -17,6 +17,7 @@ use super::io::{Deadline, UpstreamIo};
 use super::splice::splice;
 use super::{ClientError, Head, Home, Means, Sent};
 use crate::body::into_stream;
+use crate::field_block::Keep;
 use crate::h1::answer::{self, Malformed, ResponseFraming, ResponseHead};
 use crate::h1::chunked;
 use crate::h1::fields::{self, Framing};
@@ -26,7 +27,7 @@ use crate::h1::respond::{hop_by_hop, put_decimal, put_field};
 use crate::interim::MOST_INTERIM;
 use crate::message::BodyStream;
 use crate::rewound::Rewound;
-use crate::{Body, Interim, Response, websocket};
+use crate::{Answer, Body, Interim, websocket};
 
 /// How long a body waits for the upstream's 100, when the client itself waits for one (RFC 9110, 10.1.1).
 pub(crate) const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
@@ -36,11 +37,14 @@ const READ_BYTES: usize = 60 * 1024;
 
 /// Room for a head that is written.
 const HEAD_BYTES: usize = 768;
+/// Room for what is added to a request's fields.
+const OWN_BYTES: usize = 128;
 
 /// A request as it is written to an upstream.
 pub(crate) struct Outbound {
     method: Method,
     upgrade: bool,
+    keep: Keep,
     /// The challenge of a WebSocket whose client, which speaks h2, made none.
     made_key: Option<HeaderValue>,
     /// The client waits for 100 before it sends the body.
@@ -87,6 +91,7 @@ impl Outbound {
         Self {
             method: head.method.clone(),
             upgrade: head.protocol.is_some(),
+            keep: head.keep,
             made_key,
             expects,
             interim: head.interim.clone(),
@@ -105,6 +110,16 @@ impl Outbound {
         out.extend_from_slice(target.as_bytes());
         out.extend_from_slice(b" HTTP/1.1\r\n");
         let (mut hosted, mut trailers) = (false, false);
+        if let Some(block) = head.block {
+            out.reserve(block.line_bytes() + OWN_BYTES);
+            for field in block {
+                hosted |= field.name == b"host";
+                // Of what frames the message, a block holds this alone.
+                if field.name != b"content-length" {
+                    out.extend_from_slice(field.line);
+                }
+            }
+        }
         for (name, value) in head.headers {
             if hop_by_hop(name) {
                 trailers |= *name == TE;
@@ -217,7 +232,7 @@ impl Exchange {
             return Poll::Ready(Err(error));
         }
         loop {
-            if let Some(head) = self.parse_head(&outbound.method)? {
+            if let Some(head) = self.parse_head(&outbound.method, outbound.keep)? {
                 let unasked = head.status == StatusCode::SWITCHING_PROTOCOLS
                     && (!outbound.upgrade || head.upgrade.is_none());
                 if unasked {
@@ -237,7 +252,10 @@ impl Exchange {
                 if self.interim > MOST_INTERIM {
                     return Poll::Ready(Err(Malformed("too many interim responses").into()));
                 }
-                outbound.interim.send(head.status, &head.headers);
+                match &head.block {
+                    Some(block) => outbound.interim.send(head.status, &block.to_map()),
+                    None => outbound.interim.send(head.status, &head.headers),
+                }
                 if head.status == StatusCode::CONTINUE && self.let_go() {
                     self.poll_send(cx, &mut outbound.stream)?;
                 }
@@ -265,7 +283,7 @@ impl Exchange {
         }
     }
 
-    fn parse_head(&mut self, method: &Method) -> Result<Option<ResponseHead>, Malformed> {
+    fn parse_head(&mut self, method: &Method, keep: Keep) -> Result<Option<ResponseHead>, Malformed> {
         match self.scanner.scan(&self.input).map_err(|_| Malformed("malformed line end"))? {
             Scan::Complete { end, .. } if end > self.means.settings.head_bytes => {
                 Err(Malformed("head too large"))
@@ -273,7 +291,7 @@ impl Exchange {
             Scan::Complete { start: 0, end } => {
                 let head = self.input.split_to(end);
                 self.scanner.reset();
-                answer::parse(&head, method).map(Some)
+                answer::parse_keeping(&head, method, keep).map(Some)
             }
             Scan::Complete { .. } => Err(Malformed("empty lines before the head")),
             Scan::Partial { .. } if self.input.len() > self.means.settings.head_bytes => {
@@ -349,7 +367,7 @@ impl Exchange {
     }
 
     /// Makes the response, whose body keeps the connection until it is complete.
-    pub(crate) fn into_response(self, head: ResponseHead, outbound: Outbound, home: Home) -> Response {
+    pub(crate) fn into_response(self, head: ResponseHead, outbound: Outbound, home: Home) -> Answer {
         let body = match head.framing {
             _ if head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 let idle = self.means.settings.upgrade_idle;
@@ -373,7 +391,7 @@ impl Exchange {
         if let Some(protocol) = head.upgrade.and_then(|protocol| HeaderValue::from_str(&protocol).ok()) {
             response.headers_mut().insert(http::header::UPGRADE, protocol);
         }
-        response
+        Answer { response, block: head.block }
     }
 
     /// The connection, free for the next exchange.

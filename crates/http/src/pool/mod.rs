@@ -27,8 +27,9 @@ use http::{HeaderMap, Method, Uri, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use crate::client::Upstream;
+use crate::field_block::{FieldBlock, Keep};
 use crate::proxy_protocol::Addresses;
-use crate::{Body, Interim, Request, Response};
+use crate::{Answer, Body, Interim, Request, Response};
 pub use error::{ClientError, Sent};
 use exchange::{Exchange, Link, Outbound};
 pub use io::ConnectOptions;
@@ -110,6 +111,11 @@ pub struct Head<'a> {
     pub version: Version,
     /// The header fields; those that belong to one connection are left out when they are sent.
     pub headers: &'a HeaderMap,
+    /// The fields in the place of those of the map, as the block that is sent. A request with one changes no protocols
+    /// and expects nothing.
+    pub block: Option<&'a FieldBlock>,
+    /// How the response's fields are wanted.
+    pub keep: Keep,
     /// The client's address, for a PROXY header.
     pub peer: Option<SocketAddr>,
     /// The address that the client connected to, for a PROXY header.
@@ -131,6 +137,8 @@ impl Request {
             uri: &self.uri,
             version: self.version,
             headers: &self.headers,
+            block: None,
+            keep: Keep::Map,
             peer: self.peer,
             local: self.local,
             host: self.host.as_deref(),
@@ -233,7 +241,7 @@ impl Pool {
         hold: Hold,
     ) -> Result<Response, ClientError> {
         let (head, body) = request.lend();
-        self.send_lent(upstream, head, body, hold).await
+        self.send_lent(upstream, head, body, hold).await.map(Answer::into_response)
     }
 
     /// Like [`Pool::send`], for a request that stays with the caller but for its body.
@@ -242,7 +250,7 @@ impl Pool {
         upstream: &Upstream,
         head: Head<'_>,
         body: Body,
-    ) -> Result<Response, ClientError> {
+    ) -> Result<Answer, ClientError> {
         self.send_lent(upstream, head, body, Hold::default()).await
     }
 
@@ -252,11 +260,13 @@ impl Pool {
         head: Head<'_>,
         body: Body,
         hold: Hold,
-    ) -> Result<Response, ClientError> {
+    ) -> Result<Answer, ClientError> {
         let endpoint = self.endpoint(upstream);
         // What is rare or dear anyhow is boxed here and below, so that its room is not part of each request's future.
         if self.0.means.settings.protocol == Protocol::Http2 {
-            return Box::pin(self.send_on_stream(&endpoint, upstream, head, body, hold)).await;
+            return Box::pin(self.send_on_stream(&endpoint, upstream, head, body, hold))
+                .await
+                .map(Answer::from);
         }
         let mut outbound = Outbound::new(head, body);
         let permit = match Arc::clone(&endpoint.permits).try_acquire_owned() {
