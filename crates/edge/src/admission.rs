@@ -20,6 +20,8 @@ pub(crate) struct Admitted {
     gate: Option<Rc<Gate>>,
     /// How long its upstream took; the shedder learns from it.
     pub(crate) latency: Option<Duration>,
+    /// When it ended, where someone has read the clock just before dropping it.
+    pub(crate) ends: Option<Instant>,
 }
 
 impl Gate {
@@ -50,7 +52,7 @@ impl Gate {
     }
 
     fn admitted(self: &Rc<Self>) -> Admitted {
-        Admitted { gate: Some(Rc::clone(self)), latency: None }
+        Admitted { gate: Some(Rc::clone(self)), latency: None, ends: None }
     }
 
     /// Lets ahead whom there is room for, and turns away whom there is not.
@@ -77,7 +79,7 @@ impl Gate {
 impl Drop for Admitted {
     fn drop(&mut self) {
         let Some(gate) = self.gate.take() else { return };
-        let now = Instant::now();
+        let now = self.ends.unwrap_or_else(Instant::now);
         gate.shedder.borrow_mut().finished(self.latency, now);
         gate.pump(now);
     }

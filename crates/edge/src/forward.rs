@@ -146,6 +146,7 @@ pub(crate) async fn send(
     key: Option<u64>,
     request: &Outgoing,
     trip: &mut Trip,
+    mut now: Instant,
 ) -> Result<Answer, Refusal> {
     let group = &place.group;
     let idempotent = retry::is_idempotent(&request.method);
@@ -153,7 +154,6 @@ pub(crate) async fn send(
     let mut stuck_to = place.stuck_to;
     group.budget.borrow_mut().request(trip.started);
     loop {
-        let now = Instant::now();
         let (chosen, began) = match stuck_to.take().and_then(|index| group.choose_sticky(index, now)) {
             Some(chosen) => (chosen, now),
             None => choose(group, key, &tried, trip, now).await?,
@@ -175,7 +175,7 @@ pub(crate) async fn send(
         } else {
             Some(sending.as_mut().await)
         };
-        let now = Instant::now();
+        now = Instant::now();
         let (failed, bytes_sent, answer) = match sent {
             Some(Ok(answer)) => {
                 let status = answer.response.status();
@@ -225,6 +225,7 @@ pub(crate) async fn send(
                 if !after.is_zero() {
                     tokio::time::sleep(after).await;
                 }
+                now = Instant::now();
             }
             Decision::Stop(_) => {
                 return match answer {

@@ -10,11 +10,11 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use http::header::{FORWARDED, HOST};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use mainstay_http::compress::{self, Wish};
 use mainstay_http::path::SitePath;
 use mainstay_http::request_id::RequestId;
-use mainstay_http::{Answer, Body, FieldBlock, Request, mime};
+use mainstay_http::{Answer, FieldBlock, Request};
 use mainstay_site::plan::edge::{BalancePlan, HashKey};
 
 use crate::client::X_FORWARDED_FOR;
@@ -45,7 +45,7 @@ impl Way {
         let unusual = !site.passes
             || site.trusted.contains(peer)
             || request.upgrade.is_some()
-            || request.uri.authority().is_some()
+            || (request.uri.authority().is_some() && request.version != Version::HTTP_2)
             || matches!(request.method, Method::TRACE | Method::CONNECT)
             || (plan.redirect_to_tls && request.tls.is_none());
         if unusual {
@@ -155,17 +155,19 @@ async fn send(
 fn finish(site: &Site, answer: Answer, asked: &FieldBlock, fresh: &RequestId, record: &Record) -> Answer {
     let Some(mut block) = answer.block else { return named(answer, record) };
     let response = answer.response;
-    if site.in_force.plan.compress && may_be_compressed(&block, response.body()) {
-        let host = record.host.as_deref().unwrap_or_default();
-        let wish = Wish::of(&record.method, &asked.to_map(), host);
-        let response = Answer { response, block: Some(block) }.into_response();
-        return named(compress::response(response, &wish).into(), record);
-    }
-    if block.first(X_REQUEST_ID.as_str().as_bytes()).is_some() {
-        let mut without = FieldBlock::with_capacity(block.line_bytes(), block.len());
-        for field in block.iter().filter(|field| field.name != X_REQUEST_ID.as_str().as_bytes()) {
-            without.push_field(field);
+    if site.in_force.plan.compress {
+        if !Wish::is_nothing(asked) {
+            let host = record.host.as_deref().unwrap_or_default();
+            let wish = Wish::of(&record.method, &asked.to_map(), host);
+            let response = Answer { response, block: Some(block) }.into_response();
+            return named(compress::response(response, &wish).into(), record);
         }
+        compress::mark(response.status(), &mut block, response.body());
+    }
+    let is_id = |name: &[u8]| name == X_REQUEST_ID.as_str().as_bytes();
+    if block.iter().any(|field| is_id(field.name)) {
+        let mut without = FieldBlock::with_capacity(block.lines().len() + OWN_BYTES, block.len() + 1);
+        without.extend(&block, |field| !is_id(field.name));
         block = without;
     }
     // Hexadecimal digits are a valid value.
@@ -177,13 +179,6 @@ fn named(answer: Answer, record: &Record) -> Answer {
     let mut response = answer.into_response();
     response.headers_mut().insert(X_REQUEST_ID, record.id.value());
     response.into()
-}
-
-/// Whether it takes a closer look to say that a response is not to be compressed.
-fn may_be_compressed(block: &FieldBlock, body: &Body) -> bool {
-    let long = body.length().is_none_or(|length| length >= compress::LEAST_BYTES);
-    let kind = || block.first(b"content-type").and_then(|kind| std::str::from_utf8(kind).ok());
-    long && kind().is_some_and(mime::is_compressible)
 }
 
 /// What is told of a request's way here.
@@ -217,18 +212,14 @@ fn upstream_block(
     }
     let came = came.filter(|_| parents == 1);
     let keep_state = came.is_some() && state_bytes <= trace::STATE_BYTES;
-    let mut block = FieldBlock::with_capacity(client.line_bytes() + OWN_BYTES, client.len() + OWN_FIELDS);
-    for field in client {
-        let stays = match field.name {
-            b"host" => arrival.host.is_none(),
-            b"traceparent" => false,
-            b"tracestate" => keep_state,
-            name => !is_lie(name),
-        };
-        if stays {
-            block.push_field(field);
-        }
-    }
+    let room = client.lines().len() + OWN_BYTES;
+    let mut block = FieldBlock::with_capacity(room, client.len() + OWN_FIELDS);
+    block.extend(client, |field| match field.name {
+        b"host" => arrival.host.is_none(),
+        b"traceparent" => false,
+        b"tracestate" => keep_state,
+        name => !is_lie(name),
+    });
     // All parts are values already, or made of what fits into one; what was no value would be left out.
     let mut put = |name: HeaderName, parts: &[&[u8]]| block.push_parts(&name, parts).unwrap_or_default();
     if let Some(host) = arrival.host {

@@ -41,12 +41,16 @@ impl Id {
         }
     }
 
+    /// For a field. No two messages have the same, so h2 must not remember it: its table of fields would hold nothing
+    /// else, and be searched for each.
     pub(crate) fn value(&self) -> HeaderValue {
-        match self {
+        let mut value = match self {
             // Hexadecimal digits are a valid value.
             Self::Own(id) => HeaderValue::from_bytes(id).unwrap_or(HeaderValue::from_static("none")),
             Self::Brought(id) => id.clone(),
-        }
+        };
+        value.set_sensitive(true);
+        value
     }
 }
 
@@ -84,9 +88,9 @@ impl Record {
         request: &Request,
         id: Id,
         started: Instant,
-    ) -> Self {
+    ) -> Box<Self> {
         worker.metrics.in_flight.add(1);
-        Self {
+        Box::new(Self {
             worker: Rc::clone(worker),
             started,
             id,
@@ -107,12 +111,12 @@ impl Record {
             slot: None,
             status: CLIENT_LEFT,
             bytes: 0,
-        }
+        })
     }
 
     /// Takes note of the response. A body that is still on its way keeps the record until its end; other bodies count as
     /// sent when they are handed over.
-    pub(crate) fn answered(mut self, status: StatusCode, body: Body) -> Body {
+    pub(crate) fn answered(mut self: Box<Self>, status: StatusCode, body: Body) -> Body {
         self.status = status.as_u16();
         match body {
             Body::Stream(stream) if self.method != Method::HEAD => {
@@ -136,7 +140,9 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let duration = self.started.elapsed();
+        let now = Instant::now();
+        let duration = now.saturating_duration_since(self.started);
+        self.trip.ends(now);
         let route = &self.route;
         self.worker.metrics.in_flight.add(-1);
         route.metrics.duration.observe(duration);
@@ -179,7 +185,7 @@ impl Drop for Record {
 /// A body whose bytes are counted, and whose time is bounded where the route says so.
 struct Recorded {
     stream: Box<dyn BodyStream>,
-    record: Record,
+    record: Box<Record>,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 

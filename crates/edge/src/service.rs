@@ -296,17 +296,19 @@ impl Worker {
         shed: bool,
         trip: &mut Trip,
     ) -> Result<Answer, Refusal> {
+        let mut now = trip.started;
         if shed {
-            let began = Instant::now();
             let admitted = place.group.gate.admit().await;
-            trip.journey.queued = Some(began.elapsed()).filter(|waited| *waited > Duration::from_micros(100));
+            let began = std::mem::replace(&mut now, Instant::now());
+            trip.journey.queued = Some(now.saturating_duration_since(began))
+                .filter(|waited| *waited > Duration::from_micros(100));
             trip.admitted = Some(admitted.map_err(|shed| Refusal {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 reason: Some(shed.label()),
                 retry_after_secs: Some(shed::RETRY_AFTER_SECS),
             })?);
         }
-        forward::send(self, place, key, &request, trip).await
+        forward::send(self, place, key, &request, trip, now).await
     }
 
     /// What fetches for the cache. It may outlive the request that began it, and so has a trip of its own.

@@ -20,7 +20,9 @@ pub(crate) fn pass_on(headers: &mut HeaderMap, fresh: &RequestId) -> TraceId {
         _ => None,
     };
     let (trace, text) = parent(came, fresh);
-    if let Ok(value) = HeaderValue::from_bytes(&text) {
+    if let Ok(mut value) = HeaderValue::from_bytes(&text) {
+        // No two requests have the same: h2 must not remember it.
+        value.set_sensitive(true);
         headers.insert(TRACEPARENT, value);
     }
     // Without a valid parent the state is of no trace (2.3, "Processing model").

@@ -5,15 +5,20 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Bytes before each line: the lengths of its name and of all of it.
-const PREFIX: usize = 8;
-
 /// Header fields in their order; names in lower case. It holds what the head's parser checked or what was a
 /// [`HeaderName`] and a [`HeaderValue`]: no line can hold another one.
 #[derive(Debug, Clone, Default)]
 pub struct FieldBlock {
-    bytes: Vec<u8>,
-    fields: usize,
+    /// `name: value` with CR LF at its end, line after line.
+    text: Vec<u8>,
+    index: Vec<Place>,
+}
+
+/// Where a line is: it begins where the one before it ends.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    name: u32,
+    end: u32,
 }
 
 /// One field of a block.
@@ -40,18 +45,12 @@ pub enum Keep {
 impl FieldBlock {
     /// An empty block with room for so many bytes and fields.
     pub fn with_capacity(bytes: usize, fields: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes + fields * (PREFIX + 4)), fields: 0 }
+        Self { text: Vec::with_capacity(bytes), index: Vec::with_capacity(fields) }
     }
 
     /// Adds a field.
     pub fn push(&mut self, name: &HeaderName, value: &HeaderValue) {
         self.put(name.as_str().as_bytes(), &[value.as_bytes()]);
-    }
-
-    /// Adds a field that is in another block.
-    pub fn push_field(&mut self, field: Field<'_>) {
-        self.prefix(field.name.len(), field.line.len());
-        self.bytes.extend_from_slice(field.line);
     }
 
     /// Adds a field whose value is put together from parts. `None`, and nothing is added, if it is no valid value.
@@ -65,50 +64,106 @@ impl FieldBlock {
         Some(())
     }
 
+    /// Adds the fields of another block that are wanted. Those that follow each other are copied at once.
+    pub fn extend(&mut self, other: &Self, mut wanted: impl FnMut(Field<'_>) -> bool) {
+        let (mut from, mut to) = (0, 0);
+        let mut at = self.text.len();
+        for (field, place) in other.iter().zip(&other.index) {
+            let end = place.end as usize;
+            if wanted(field) {
+                at += field.line.len();
+                self.index.push(Place { name: place.name, end: at as u32 });
+            } else {
+                self.text.extend_from_slice(&other.text[from..to]);
+                from = end;
+            }
+            to = end;
+        }
+        self.text.extend_from_slice(&other.text[from..to]);
+    }
+
     /// Adds a field whose name and value were checked by whoever parsed them.
+    #[cfg(test)]
     pub(crate) fn push_parsed(&mut self, name: &[u8], value: &[u8]) {
-        let start = self.bytes.len() + PREFIX;
+        let start = self.text.len();
         self.put(name, &[value]);
-        self.bytes[start..start + name.len()].make_ascii_lowercase();
+        self.text[start..start + name.len()].make_ascii_lowercase();
+    }
+
+    /// The fields that a parser found and checked. Lines in the form in which they are sent on are copied together.
+    pub(crate) fn of_parsed<'a, 'h: 'a>(
+        fields: impl Iterator<Item = &'a httparse::Header<'h>>,
+        most: usize,
+        head: &[u8],
+    ) -> Self {
+        // Room also for a few fields that may be added.
+        let mut block = Self::with_capacity(head.len() + 64, most + 2);
+        // What of the head waits to be copied.
+        let (mut from, mut to) = (0, 0);
+        for field in fields {
+            let (name, value) = (field.name.len(), field.value.len());
+            // All lie in one allocation, so the differences of the addresses are offsets.
+            let start = field.name.as_ptr() as usize - head.as_ptr() as usize;
+            let end = start + name + value + 4;
+            let line = head.get(start..end).unwrap_or_default();
+            let is_in_form = line.get(name..name + 2) == Some(b": ")
+                && line.ends_with(b"\r\n")
+                && field.value.as_ptr() as usize - head.as_ptr() as usize == start + name + 2;
+            if is_in_form && start == to {
+                to = end;
+            } else {
+                block.text.extend_from_slice(&head[from..to]);
+                if is_in_form {
+                    (from, to) = (start, end);
+                } else {
+                    (from, to) = (0, 0);
+                    block.put(field.name.as_bytes(), &[field.value]);
+                    continue;
+                }
+            }
+            let end = block.text.len() + (to - from);
+            block.index.push(Place { name: name as u32, end: end as u32 });
+        }
+        block.text.extend_from_slice(&head[from..to]);
+        let mut start = 0;
+        for place in &block.index {
+            block.text[start..start + place.name as usize].make_ascii_lowercase();
+            start = place.end as usize;
+        }
+        block
     }
 
     fn put(&mut self, name: &[u8], parts: &[&[u8]]) {
         let value: usize = parts.iter().map(|part| part.len()).sum();
-        self.prefix(name.len(), name.len() + value + 4);
-        self.bytes.extend_from_slice(name);
-        self.bytes.extend_from_slice(b": ");
+        self.text.reserve(name.len() + value + 4);
+        self.text.extend_from_slice(name);
+        self.text.extend_from_slice(b": ");
         for part in parts {
-            self.bytes.extend_from_slice(part);
+            self.text.extend_from_slice(part);
         }
-        self.bytes.extend_from_slice(b"\r\n");
-    }
-
-    fn prefix(&mut self, name: usize, line: usize) {
-        self.bytes.reserve(PREFIX + line);
+        self.text.extend_from_slice(b"\r\n");
         // Heads are bounded far below 4 GiB, by settings in bytes of memory.
-        let (name, line) = (name as u32, line as u32);
-        self.bytes.extend_from_slice(&(u64::from(line) << 32 | u64::from(name)).to_le_bytes());
-        self.fields += 1;
+        self.index.push(Place { name: name.len() as u32, end: self.text.len() as u32 });
     }
 
     /// How many fields there are.
     pub fn len(&self) -> usize {
-        self.fields
+        self.index.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.fields == 0
+        self.index.is_empty()
     }
 
-    /// Bytes of all lines.
-    pub fn line_bytes(&self) -> usize {
-        self.bytes.len() - self.fields * PREFIX
+    /// All lines, one after the other.
+    pub fn lines(&self) -> &[u8] {
+        &self.text
     }
 
     /// The fields in their order.
     pub fn iter(&self) -> Fields<'_> {
-        Fields { rest: &self.bytes }
+        Fields { text: &self.text, start: 0, index: self.index.iter() }
     }
 
     /// The value of the first field of this name, which is in lower case.
@@ -116,14 +171,31 @@ impl FieldBlock {
         self.iter().find(|field| field.name == name).map(|field| field.value)
     }
 
+    /// Writes all lines but those that frame the message, of which a block can have `content-length` alone.
+    pub(crate) fn put_lines(&self, out: &mut Vec<u8>) {
+        let (mut from, mut to) = (0, 0);
+        for (field, place) in self.iter().zip(&self.index) {
+            let end = place.end as usize;
+            if field.name == b"content-length" {
+                out.extend_from_slice(&self.text[from..to]);
+                from = end;
+            }
+            to = end;
+        }
+        out.extend_from_slice(&self.text[from..to]);
+    }
+
     /// The same fields as a map.
     pub fn to_map(&self) -> HeaderMap {
-        let mut map = HeaderMap::with_capacity(self.fields + 12);
+        let mut map = HeaderMap::with_capacity(self.len() + 12);
         for field in self {
             // Both were checked when they were added.
-            if let (Ok(name), Ok(value)) =
+            if let (Ok(name), Ok(mut value)) =
                 (HeaderName::from_bytes(field.name), HeaderValue::from_bytes(field.value))
             {
+                // No two messages have the same: h2 must not remember it, for its table of fields would hold nothing
+                // else, and be searched for each.
+                value.set_sensitive(matches!(field.name, b"x-request-id" | b"traceparent"));
                 map.append(name, value);
             }
         }
@@ -143,18 +215,19 @@ impl<'a> IntoIterator for &'a FieldBlock {
 /// Walks through a block.
 #[derive(Debug, Clone)]
 pub struct Fields<'a> {
-    rest: &'a [u8],
+    text: &'a [u8],
+    start: usize,
+    index: std::slice::Iter<'a, Place>,
 }
 
 impl<'a> Iterator for Fields<'a> {
     type Item = Field<'a>;
 
     fn next(&mut self) -> Option<Field<'a>> {
-        let (prefix, rest) = self.rest.split_first_chunk::<PREFIX>()?;
-        let prefix = u64::from_le_bytes(*prefix);
-        let (name, line) = (prefix as u32 as usize, (prefix >> 32) as usize);
-        let (line, rest) = rest.split_at_checked(line)?;
-        self.rest = rest;
+        let place = self.index.next()?;
+        let line = self.text.get(self.start..place.end as usize)?;
+        self.start = place.end as usize;
+        let name = place.name as usize;
         Some(Field { name: line.get(..name)?, value: line.get(name + 2..line.len().checked_sub(2)?)?, line })
     }
 }
@@ -173,7 +246,7 @@ mod tests {
         for wrong in [&b"a\r\nb: c"[..], b"a\0", b"\x7f", b"\n"] {
             assert_eq!(block.push_parts(&HOST, &[b"x", wrong]), None);
         }
-        assert!(block.is_empty() && block.line_bytes() == 0);
+        assert!(block.is_empty() && block.lines().is_empty());
         assert_eq!(block.push_parts(&ACCEPT, &[b"a", b"", b"\xe4\tb"]), Some(()));
         assert_eq!(block.iter().next().unwrap().line, b"accept: a\xe4\tb\r\n");
     }
@@ -193,12 +266,18 @@ mod tests {
             }
             prop_assert_eq!(block.len(), fields.len());
             prop_assert_eq!(&block.to_map(), &map);
-            for field in &block {
-                copy.push_field(field);
-            }
+            copy.extend(&block, |_| true);
             prop_assert_eq!(copy.to_map(), map);
-            let bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
-            prop_assert_eq!(block.line_bytes(), bytes);
+            prop_assert_eq!(copy.lines(), block.lines());
+            let mut some = FieldBlock::default();
+            some.push(&HOST, &HeaderValue::from_static("a"));
+            some.extend(&block, |field| field.name.len() % 2 == 0);
+            let left: Vec<_> = some.iter().skip(1).collect();
+            let wanted: Vec<_> = block.iter().filter(|field| field.name.len() % 2 == 0).collect();
+            prop_assert_eq!(left, wanted);
+            let mut lines = Vec::new();
+            block.put_lines(&mut lines);
+            prop_assert_eq!(lines, block.lines());
         }
     }
 }

@@ -15,6 +15,7 @@ mod error;
 mod field_block;
 mod h2;
 mod interim;
+mod known_keys;
 mod message;
 mod opening;
 mod per_client;
@@ -50,6 +51,7 @@ pub use body::read_all;
 pub use error::BodyError;
 pub use field_block::{Field, FieldBlock, Fields, Keep};
 pub use interim::Interim;
+pub use known_keys::KnownKeys;
 pub use message::{
     Answer, Body, BodyStream, FileRange, Io, Local, Request, Response, Service, UpgradeRequest, UpgradeTask,
 };

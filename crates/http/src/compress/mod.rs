@@ -10,8 +10,8 @@ use std::io;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE,
-    ETAG, RANGE, REFERER, VARY,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, COOKIE, ETAG, RANGE, REFERER, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -19,7 +19,7 @@ pub use encoder::{Effort, Encoder};
 pub use stream::Compressed;
 
 use crate::encoding::{self, Coding};
-use crate::{Body, Response, mime};
+use crate::{Body, FieldBlock, Response, mime};
 
 /// Smaller bodies are sent as they are: they fit into one packet anyhow.
 pub const LEAST_BYTES: u64 = 1024;
@@ -68,6 +68,35 @@ impl Wish {
             .flatten();
         Self { coding, foreign: coding.is_some() && is_foreign(headers, host) }
     }
+
+    /// Whether the fields of a request are those of one that takes no coding: most programs say nothing of codings.
+    pub fn is_nothing(fields: &FieldBlock) -> bool {
+        fields.first(ACCEPT_ENCODING.as_str().as_bytes()).is_none()
+    }
+}
+
+/// What [`response`] makes of the fields of a response whose client takes no coding.
+pub fn mark(status: StatusCode, fields: &mut FieldBlock, body: &Body) {
+    if pays(&*fields, body) && may(status, &*fields, body) && !says_it_varies(&*fields) {
+        fields.push(&VARY, &HeaderValue::from_static("accept-encoding"));
+    }
+}
+
+/// The fields of a message, in either form.
+trait Look {
+    fn values<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]>;
+}
+
+impl Look for HeaderMap {
+    fn values<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        self.get_all(name).iter().map(HeaderValue::as_bytes)
+    }
+}
+
+impl Look for FieldBlock {
+    fn values<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        self.iter().filter(move |field| field.name == name.as_str().as_bytes()).map(|field| field.value)
+    }
 }
 
 fn is_foreign(headers: &HeaderMap, host: &str) -> bool {
@@ -91,7 +120,7 @@ pub fn response(response: Response, wish: &Wish) -> Response {
         return Response::from_parts(head, body);
     }
     // Also where this client got it plain: a cache must not give it to one that takes it compressed, or the other way.
-    if !has_element(&head.headers, &VARY, "accept-encoding") && !has_element(&head.headers, &VARY, "*") {
+    if !says_it_varies(&head.headers) {
         head.headers.append(VARY, HeaderValue::from_static("accept-encoding"));
     }
     let Some(coding) = wish.coding.filter(|_| !wish.foreign) else {
@@ -125,35 +154,46 @@ pub fn response(response: Response, wish: &Wish) -> Response {
 }
 
 /// Whether compressing makes it smaller by enough.
-fn pays(headers: &HeaderMap, body: &Body) -> bool {
-    let told = text(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok());
-    body.length().or(told).is_none_or(|length| length >= LEAST_BYTES)
-        && text(headers, &CONTENT_TYPE).is_some_and(mime::is_compressible)
+fn pays(fields: &impl Look, body: &Body) -> bool {
+    let told = || text(fields, &CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    body.length().or_else(told).is_none_or(|length| length >= LEAST_BYTES)
+        && text(fields, &CONTENT_TYPE).is_some_and(mime::is_compressible)
 }
 
 /// Whether the response is a whole one, in its plain form, that nobody forbids to change.
-fn may(status: StatusCode, headers: &HeaderMap, body: &Body) -> bool {
+fn may(status: StatusCode, fields: &impl Look, body: &Body) -> bool {
     let partial =
         matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let has = |name: &HeaderName| fields.values(name).next().is_some();
     matches!(body, Body::Full(_) | Body::Stream(_))
         && !partial
-        && !headers.contains_key(CONTENT_ENCODING)
-        && !headers.contains_key(CONTENT_RANGE)
-        && !has_element(headers, &CACHE_CONTROL, "no-transform")
-        && !DIGESTS.iter().any(|digest| headers.contains_key(digest))
+        && !has(&CONTENT_ENCODING)
+        && !has(&CONTENT_RANGE)
+        && !has_element(fields, &CACHE_CONTROL, "no-transform")
+        && !DIGESTS.iter().any(has)
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
+/// Whether caches are told already that the request's codings matter.
+fn says_it_varies(fields: &impl Look) -> bool {
+    has_element(fields, &VARY, "accept-encoding") || has_element(fields, &VARY, "*")
 }
 
-fn has_element(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|field| field.to_str().ok())
+fn text<'a>(fields: &'a impl Look, name: &HeaderName) -> Option<&'a str> {
+    fields.values(name).next().and_then(visible)
+}
+
+fn has_element(fields: &impl Look, name: &HeaderName, wanted: &str) -> bool {
+    fields
+        .values(name)
+        .filter_map(visible)
         .flat_map(|field| field.split(','))
         .any(|element| element.trim().eq_ignore_ascii_case(wanted))
+}
+
+/// A value of visible ASCII alone, as [`HeaderValue::to_str`] takes it.
+fn visible(value: &[u8]) -> Option<&str> {
+    let sound = value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+    std::str::from_utf8(value).ok().filter(|_| sound)
 }
 
 #[cfg(test)]

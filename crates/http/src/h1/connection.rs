@@ -199,6 +199,10 @@ impl<T: Transport> Connection<T> {
                 };
                 input.bytes.advance(end);
                 input.scanner.reset();
+                // While the service works, others read into the same memory, which is still in the cache.
+                if input.bytes.is_empty() {
+                    self.worker.give_buffer(std::mem::take(&mut input.bytes));
+                }
                 Some(match parsed {
                     Ok(head) => {
                         input.incoming = Incoming::new(head.framing);
@@ -297,10 +301,17 @@ impl<T: Transport> Connection<T> {
         if !self.limits().cancel_when_client_leaves || !input.incoming.is_done() || !input.bytes.is_empty() {
             return Poll::Pending;
         }
+        if input.bytes.capacity() == 0 {
+            input.bytes = self.worker.take_buffer();
+        }
         match self.poll_read(cx, &mut input.bytes, READ_BYTES) {
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
             // The next request, early; it waits.
-            Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(_)) => Poll::Pending,
+            Poll::Pending => {
+                self.worker.give_buffer(std::mem::take(&mut input.bytes));
+                Poll::Pending
+            }
         }
     }
 

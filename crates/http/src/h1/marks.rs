@@ -159,10 +159,7 @@ impl<'h> Marks<'h> {
         match keep {
             Keep::Map => Some((to_map(fields, found.len(), head)?, None)),
             Keep::Block => {
-                let mut block = FieldBlock::with_capacity(head.len(), found.len());
-                for field in fields {
-                    block.push_parsed(field.name.as_bytes(), field.value);
-                }
+                let block = FieldBlock::of_parsed(fields, found.len(), head);
                 Some((HeaderMap::new(), Some(block)))
             }
         }

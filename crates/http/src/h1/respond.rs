@@ -93,15 +93,9 @@ pub(crate) fn put_head(
     put_status(out, status);
     let mut dated = false;
     if let Some(block) = block {
-        out.reserve(block.line_bytes() + OWN_BYTES);
-        for field in block {
-            // Of what frames the message, a block holds this alone.
-            if field.name == b"content-length" {
-                continue;
-            }
-            dated |= field.name == b"date";
-            out.extend_from_slice(field.line);
-        }
+        out.reserve(block.lines().len() + OWN_BYTES);
+        block.put_lines(out);
+        dated = block.first(b"date").is_some();
     }
     for (name, value) in headers {
         if hop_by_hop(name) && !(delimiter == Delimiter::Upgrade && *name == UPGRADE) {

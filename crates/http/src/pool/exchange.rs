@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use http::header::{EXPECT, HOST, TE};
@@ -111,14 +111,9 @@ impl Outbound {
         out.extend_from_slice(b" HTTP/1.1\r\n");
         let (mut hosted, mut trailers) = (false, false);
         if let Some(block) = head.block {
-            out.reserve(block.line_bytes() + OWN_BYTES);
-            for field in block {
-                hosted |= field.name == b"host";
-                // Of what frames the message, a block holds this alone.
-                if field.name != b"content-length" {
-                    out.extend_from_slice(field.line);
-                }
-            }
+            out.reserve(block.lines().len() + OWN_BYTES);
+            block.put_lines(out);
+            hosted = block.first(b"host").is_some();
         }
         for (name, value) in head.headers {
             if hop_by_hop(name) {
@@ -198,12 +193,20 @@ pub(crate) struct Exchange {
     body_whole: bool,
     /// Writing failed or the rest of the body is not wanted: only the response matters now.
     write_ended: bool,
+    /// It was not polled yet.
+    begins: bool,
 }
 
 impl Exchange {
-    pub(crate) fn new(mut link: Box<Link>, outbound: &Outbound, head: &Head<'_>, means: &Rc<Means>) -> Self {
+    pub(crate) fn new(
+        mut link: Box<Link>,
+        outbound: &Outbound,
+        head: &Head<'_>,
+        means: &Rc<Means>,
+        now: Instant,
+    ) -> Self {
         outbound.put_head(head, &mut link.output.buffer);
-        link.deadline.set(means.settings.first_byte);
+        link.deadline.set_from(now, means.settings.first_byte);
         let held = outbound.expects.then(|| (Deadline::new(CONTINUE_PATIENCE), outbound.full.clone()));
         if held.is_none() {
             link.output.push(outbound.full.clone(), b"");
@@ -219,6 +222,7 @@ impl Exchange {
             received: false,
             body_whole: true,
             write_ended: false,
+            begins: true,
         }
     }
 
@@ -231,6 +235,7 @@ impl Exchange {
         if let Err(error) = self.poll_send(cx, &mut outbound.stream) {
             return Poll::Ready(Err(error));
         }
+        self.begins = false;
         loop {
             if let Some(head) = self.parse_head(&outbound.method, outbound.keep)? {
                 let unasked = head.status == StatusCode::SWITCHING_PROTOCOLS
@@ -333,7 +338,10 @@ impl Exchange {
             let flushed = output.poll_flush(io, cx, &mut moved);
             if moved > 0 {
                 self.sent += moved;
-                self.link.deadline.set(self.means.settings.first_byte);
+                // What is written as soon as the exchange begins moves no deadline that was just set.
+                if !self.begins {
+                    self.link.deadline.set(self.means.settings.first_byte);
+                }
             }
             match flushed {
                 Poll::Ready(Ok(())) if starved => return Ok(()),

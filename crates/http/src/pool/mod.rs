@@ -28,6 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use crate::client::Upstream;
 use crate::field_block::{FieldBlock, Keep};
+use crate::known_keys::KnownKeys;
 use crate::proxy_protocol::Addresses;
 use crate::{Answer, Body, Interim, Request, Response};
 pub use error::{ClientError, Sent};
@@ -155,7 +156,7 @@ pub struct Pool(Rc<Inner>);
 
 pub(crate) struct Inner {
     means: Rc<Means>,
-    endpoints: RefCell<HashMap<Upstream, Rc<Endpoint>>>,
+    endpoints: RefCell<HashMap<Upstream, Rc<Endpoint>, KnownKeys>>,
     sweeper: RefCell<Option<tokio::task::AbortHandle>>,
 }
 
@@ -273,16 +274,18 @@ impl Pool {
             Ok(permit) => permit,
             Err(_) => Box::pin(self.permit(&endpoint)).await?,
         };
-        let mut kept = endpoint.take_idle(self.0.means.settings.idle);
+        let mut now = Instant::now();
+        let mut kept = endpoint.take_idle(self.0.means.settings.idle, now);
         loop {
             let reused = kept.is_some();
             let link = if let Some(link) = kept.take() {
                 link
             } else {
                 let io = Box::pin(self.connect(upstream, io::client_of(&head))).await?;
+                now = Instant::now();
                 Box::new(Link::new(io, self.0.means.settings.first_byte))
             };
-            let mut exchange = Exchange::new(link, &outbound, &head, &self.0.means);
+            let mut exchange = Exchange::new(link, &outbound, &head, &self.0.means, now);
             match poll_fn(|cx| exchange.poll_head(cx, &mut outbound)).await {
                 Ok(head) => {
                     let home = Home {
@@ -442,10 +445,10 @@ impl Endpoint {
     }
 
     /// The connection that was used last and is still open and silent.
-    fn take_idle(&self, limit: Duration) -> Option<Box<Link>> {
+    fn take_idle(&self, limit: Duration, now: Instant) -> Option<Box<Link>> {
         loop {
             let mut idle = self.idle.borrow_mut().pop()?;
-            if idle.since.elapsed() < limit && idle.link.io.is_silent() {
+            if now.saturating_duration_since(idle.since) < limit && idle.link.io.is_silent() {
                 return Some(idle.link);
             }
         }
