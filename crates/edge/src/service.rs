@@ -90,7 +90,7 @@ impl Service for Edge {
             let site = Rc::clone(&worker.site.borrow());
             match Way::of(worker, &site, &request, &block) {
                 Some(way) => return passing::pass(worker, &site, request, block, way).await,
-                None => request.headers = block.to_map(),
+                None => request.headers = block.into_map(),
             }
         }
         self.call(request).await.into()

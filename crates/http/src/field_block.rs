@@ -3,7 +3,11 @@
 //! A map costs a hash, an entry and a piece of shared memory per field, twice for each message that only goes through.
 //! A block is one allocation that is written once, walked, and copied line by line.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Room for fields that are added to a map on the way: one that grows is filled anew.
+const MORE_FIELDS: usize = 12;
 
 /// Header fields in their order; names in lower case. It holds what the head's parser checked or what was a
 /// [`HeaderName`] and a [`HeaderValue`]: no line can hold another one.
@@ -127,7 +131,7 @@ impl FieldBlock {
         block.text.extend_from_slice(&head[from..to]);
         let mut start = 0;
         for place in &block.index {
-            block.text[start..start + place.name as usize].make_ascii_lowercase();
+            lower(&mut block.text[start..start + place.name as usize]);
             start = place.end as usize;
         }
         block
@@ -187,19 +191,43 @@ impl FieldBlock {
 
     /// The same fields as a map.
     pub fn to_map(&self) -> HeaderMap {
-        let mut map = HeaderMap::with_capacity(self.len() + 12);
-        for field in self {
+        self.clone().into_map()
+    }
+
+    /// The fields as a map, whose values share the memory of the block.
+    pub fn into_map(self) -> HeaderMap {
+        let mut map = HeaderMap::with_capacity(self.len() + MORE_FIELDS);
+        let text = Bytes::from(self.text);
+        let mut start = 0;
+        for place in self.index {
+            let (name, end) = (start + place.name as usize, place.end as usize);
+            let value = HeaderValue::from_maybe_shared(text.slice(name + 2..end - 2));
             // Both were checked when they were added.
-            if let (Ok(name), Ok(mut value)) =
-                (HeaderName::from_bytes(field.name), HeaderValue::from_bytes(field.value))
-            {
+            if let (Ok(name), Ok(mut value)) = (HeaderName::from_bytes(&text[start..name]), value) {
                 // No two messages have the same: h2 must not remember it, for its table of fields would hold nothing
                 // else, and be searched for each.
-                value.set_sensitive(matches!(field.name, b"x-request-id" | b"traceparent"));
+                value.set_sensitive(matches!(name.as_str(), "x-request-id" | "traceparent"));
                 map.append(name, value);
             }
+            start = end;
         }
         map
+    }
+}
+
+/// Makes a name lower case, eight bytes at a time: names are too short for what the library does to long texts.
+fn lower(name: &mut [u8]) {
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let (words, rest) = name.as_chunks_mut::<8>();
+    for chunk in words {
+        let word = u64::from_le_bytes(*chunk);
+        // Names are ASCII, so that adding to seven bits carries into no other byte.
+        let from_a = word + (HIGH - u64::from_le_bytes([b'A'; 8]));
+        let after_z = word + (HIGH - u64::from_le_bytes([b'Z' + 1; 8]));
+        *chunk = (word | ((from_a & !after_z & HIGH) >> 2)).to_le_bytes();
+    }
+    for byte in rest {
+        *byte = byte.to_ascii_lowercase();
     }
 }
 
@@ -252,6 +280,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn names_become_lower_case(name in "[ -~]{0,40}") {
+            let mut lower = name.clone().into_bytes();
+            super::lower(&mut lower);
+            prop_assert_eq!(lower, name.to_ascii_lowercase().into_bytes());
+        }
+
         #[test]
         fn a_block_is_the_map_of_its_fields(
             fields in proptest::collection::vec(("[A-Za-z-]{1,12}", "[ -~]{0,20}"), 0..20),

@@ -79,9 +79,9 @@ impl Answer {
         let mut response = self.response;
         if let Some(block) = self.block {
             if response.headers().is_empty() {
-                *response.headers_mut() = block.to_map();
+                *response.headers_mut() = block.into_map();
             } else {
-                response.headers_mut().extend(block.to_map());
+                response.headers_mut().extend(block.into_map());
             }
         }
         response
@@ -104,7 +104,7 @@ pub trait Service: 'static {
         block: Option<FieldBlock>,
     ) -> impl Future<Output = Answer> + 'static {
         if let Some(block) = block {
-            request.headers = block.to_map();
+            request.headers = block.into_map();
         }
         let response = self.call(request);
         async move { response.await.into() }

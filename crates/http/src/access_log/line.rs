@@ -118,7 +118,10 @@ impl Line<'_> {
             Some(address) => out.extend_from_slice(address.to_string().as_bytes()),
             None => out.extend_from_slice(b"unix"),
         }
-        put_text(out, b"\",\"method\":\"", self.method.as_str().as_bytes());
+        // A token has nothing that JSON would have to escape.
+        out.extend_from_slice(b"\",\"method\":\"");
+        let method = self.method.as_str().as_bytes();
+        out.extend_from_slice(&method[..method.len().min(MOST_TEXT)]);
         put_text(out, b"\",\"host\":\"", self.host.as_bytes());
         put_text(out, b"\",\"path\":\"", self.path.as_bytes());
         out.extend_from_slice(b"\",\"protocol\":\"");
@@ -180,6 +183,10 @@ fn format(second: u64) -> [u8; 19] {
 }
 
 fn put_decimal(out: &mut Vec<u8>, mut value: u64) {
+    if value < 10 {
+        out.push(b'0' + value as u8);
+        return;
+    }
     let mut digits = [0; 20];
     let mut start = digits.len();
     loop {

@@ -75,27 +75,29 @@ impl Wish {
     }
 }
 
-/// What [`response`] makes of the fields of a response whose client takes no coding.
+/// What [`response`] makes of the fields of a response whose client takes no coding, in one walk over them.
 pub fn mark(status: StatusCode, fields: &mut FieldBlock, body: &Body) {
-    if pays(&*fields, body) && may(status, &*fields, body) && !says_it_varies(&*fields) {
+    if !is_whole(status, body) || body.length().is_some_and(|length| length < LEAST_BYTES) {
+        return;
+    }
+    let (mut kind, mut told) = (None, None);
+    for field in &*fields {
+        match field.name {
+            b"content-type" => kind = kind.or(Some(field.value)),
+            b"content-length" => told = told.or(Some(field.value)),
+            b"content-encoding" | b"content-range" | b"content-digest" | b"repr-digest" | b"digest"
+            | b"content-md5" => return,
+            b"cache-control" if names_element(field.value, "no-transform") => return,
+            b"vary" if names_element(field.value, "accept-encoding") || names_element(field.value, "*") => {
+                return;
+            }
+            _ => {}
+        }
+    }
+    let told = || told.and_then(visible)?.parse::<u64>().ok();
+    let long = body.length().or_else(told).is_none_or(|length| length >= LEAST_BYTES);
+    if long && kind.and_then(visible).is_some_and(mime::is_compressible) {
         fields.push(&VARY, &HeaderValue::from_static("accept-encoding"));
-    }
-}
-
-/// The fields of a message, in either form.
-trait Look {
-    fn values<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]>;
-}
-
-impl Look for HeaderMap {
-    fn values<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-        self.get_all(name).iter().map(HeaderValue::as_bytes)
-    }
-}
-
-impl Look for FieldBlock {
-    fn values<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-        self.iter().filter(move |field| field.name == name.as_str().as_bytes()).map(|field| field.value)
     }
 }
 
@@ -120,7 +122,7 @@ pub fn response(response: Response, wish: &Wish) -> Response {
         return Response::from_parts(head, body);
     }
     // Also where this client got it plain: a cache must not give it to one that takes it compressed, or the other way.
-    if !says_it_varies(&head.headers) {
+    if !has_element(&head.headers, &VARY, "accept-encoding") && !has_element(&head.headers, &VARY, "*") {
         head.headers.append(VARY, HeaderValue::from_static("accept-encoding"));
     }
     let Some(coding) = wish.coding.filter(|_| !wish.foreign) else {
@@ -154,45 +156,43 @@ pub fn response(response: Response, wish: &Wish) -> Response {
 }
 
 /// Whether compressing makes it smaller by enough.
-fn pays(fields: &impl Look, body: &Body) -> bool {
-    let told = || text(fields, &CONTENT_LENGTH).and_then(|length| length.parse().ok());
-    body.length().or_else(told).is_none_or(|length| length >= LEAST_BYTES)
-        && text(fields, &CONTENT_TYPE).is_some_and(mime::is_compressible)
+fn pays(headers: &HeaderMap, body: &Body) -> bool {
+    let told = text(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    body.length().or(told).is_none_or(|length| length >= LEAST_BYTES)
+        && text(headers, &CONTENT_TYPE).is_some_and(mime::is_compressible)
 }
 
 /// Whether the response is a whole one, in its plain form, that nobody forbids to change.
-fn may(status: StatusCode, fields: &impl Look, body: &Body) -> bool {
+fn may(status: StatusCode, headers: &HeaderMap, body: &Body) -> bool {
+    is_whole(status, body)
+        && !headers.contains_key(CONTENT_ENCODING)
+        && !headers.contains_key(CONTENT_RANGE)
+        && !has_element(headers, &CACHE_CONTROL, "no-transform")
+        && !DIGESTS.iter().any(|digest| headers.contains_key(digest))
+}
+
+/// Whether there is a whole body that could be compressed.
+fn is_whole(status: StatusCode, body: &Body) -> bool {
     let partial =
         matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let has = |name: &HeaderName| fields.values(name).next().is_some();
-    matches!(body, Body::Full(_) | Body::Stream(_))
-        && !partial
-        && !has(&CONTENT_ENCODING)
-        && !has(&CONTENT_RANGE)
-        && !has_element(fields, &CACHE_CONTROL, "no-transform")
-        && !DIGESTS.iter().any(has)
+    matches!(body, Body::Full(_) | Body::Stream(_)) && !partial
 }
 
-/// Whether caches are told already that the request's codings matter.
-fn says_it_varies(fields: &impl Look) -> bool {
-    has_element(fields, &VARY, "accept-encoding") || has_element(fields, &VARY, "*")
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-fn text<'a>(fields: &'a impl Look, name: &HeaderName) -> Option<&'a str> {
-    fields.values(name).next().and_then(visible)
+fn has_element(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+    headers.get_all(name).iter().any(|field| names_element(field.as_bytes(), wanted))
 }
 
-fn has_element(fields: &impl Look, name: &HeaderName, wanted: &str) -> bool {
-    fields
-        .values(name)
-        .filter_map(visible)
-        .flat_map(|field| field.split(','))
-        .any(|element| element.trim().eq_ignore_ascii_case(wanted))
+fn names_element(value: &[u8], wanted: &str) -> bool {
+    visible(value).is_some_and(|value| value.split(',').any(|one| one.trim().eq_ignore_ascii_case(wanted)))
 }
 
 /// A value of visible ASCII alone, as [`HeaderValue::to_str`] takes it.
 fn visible(value: &[u8]) -> Option<&str> {
-    let sound = value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+    let sound = value.iter().fold(true, |all, byte| all & ((b' '..=b'~').contains(byte) | (*byte == b'\t')));
     std::str::from_utf8(value).ok().filter(|_| sound)
 }
 
@@ -204,7 +204,7 @@ mod tests {
 
     use super::{Compressed, Effort, Wish, bytes, is_foreign, response};
     use crate::encoding::Coding;
-    use crate::{Body, BodyError, BodyStream, Response};
+    use crate::{Body, BodyError, BodyStream, FieldBlock, Response};
     use bytes::Bytes;
     use http::{HeaderMap, Method};
     use proptest::prelude::*;
@@ -350,6 +350,36 @@ mod tests {
         assert!(untouched(&[("content-type", "text/event-stream")], &long, &[TAKES]));
         assert!(untouched(&[TEXT], &long, &[]));
         assert!(untouched(&[TEXT], &long, &[TAKES, ("range", "bytes=0-1")]));
+    }
+
+    proptest! {
+        #[test]
+        fn fields_in_a_block_are_marked_as_those_in_a_map(
+            fields in proptest::collection::vec((0_usize..9, 0_usize..9), 0..6),
+            status in prop::sample::select(vec![200_u16, 204, 206, 304, 404]),
+            length in prop::sample::select(vec![0_usize, 1023, 1024]),
+        ) {
+            let names = [
+                "content-type", "content-type", "content-length", "content-encoding", "content-range",
+                "cache-control", "vary", "repr-digest", "x-other",
+            ];
+            let values = [
+                "text/html", "text/html; charset=utf-8", "image/png", "no-transform", "a, Accept-Encoding", "*",
+                "public", "\u{e4}", "",
+            ];
+            let mut response = answer(&[], &"x".repeat(length));
+            *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+            let mut block = FieldBlock::default();
+            for (name, value) in fields {
+                let name: http::HeaderName = names[name].parse().unwrap();
+                let value = http::HeaderValue::from_bytes(values[value].as_bytes()).unwrap();
+                block.push(&name, &value);
+                response.headers_mut().append(name, value);
+            }
+            super::mark(response.status(), &mut block, response.body());
+            let response = super::response(response, &wish(&[]));
+            prop_assert_eq!(&block.to_map(), response.headers());
+        }
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub fn parse_keeping(head: &[u8], method: &Method, keep: Keep) -> Result<Respons
     let (options, named) = marks.options(found).map_err(|_| Malformed("malformed Connection"))?;
     let keep = if status == StatusCode::SWITCHING_PROTOCOLS { Keep::Map } else { keep };
     let (headers, block) =
-        marks.kept(found, head, &named, keep).ok_or(Malformed("malformed header field"))?;
+        Marks::kept(found, head, &named, keep).ok_or(Malformed("malformed header field"))?;
     let persistent =
         if version == Version::HTTP_11 { !options.close } else { options.keep_alive && !options.close };
     let upgrade = marks

@@ -118,7 +118,7 @@ pub fn parse_keeping(head: &[u8], limits: &Limits, keep: Keep) -> Result<Request
     let is_usual = marks.expect.first.is_none() && upgrade.is_none() && !marks.takes_trailers;
     let keep = if is_usual { keep } else { Keep::Map };
     let (mut headers, block) =
-        marks.kept(found, head, &named, keep).ok_or(Rejection::bad("malformed header field"))?;
+        Marks::kept(found, head, &named, keep).ok_or(Rejection::bad("malformed header field"))?;
     if marks.takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }

@@ -75,7 +75,6 @@ pub(crate) struct Marks<'h> {
     encoding: Seen<'h>,
     disguised: bool,
     has_connection: bool,
-    kinds: [Kind; MOST_FIELDS],
 }
 
 impl<'h> Marks<'h> {
@@ -90,12 +89,9 @@ impl<'h> Marks<'h> {
             encoding: Seen::default(),
             disguised: false,
             has_connection: false,
-            kinds: [Kind::Other; MOST_FIELDS],
         };
-        for (field, slot) in found.iter().zip(&mut marks.kinds) {
-            let kind = Kind::of(field.name.as_bytes());
-            *slot = kind;
-            match kind {
+        for field in found {
+            match Kind::of(field.name.as_bytes()) {
                 Kind::Other | Kind::Hop => {}
                 Kind::Host => marks.host.add(field.value),
                 Kind::Length => marks.length.add(field.value),
@@ -133,8 +129,8 @@ impl<'h> Marks<'h> {
         let mut options = Options::default();
         let mut named = Vec::new();
         if self.has_connection {
-            for (field, kind) in found.iter().zip(&self.kinds) {
-                if *kind == Kind::Connection {
+            for field in found {
+                if Kind::of(field.name.as_bytes()) == Kind::Connection {
                     fields::read_connection(field.value, &mut options, &mut named)?;
                 }
             }
@@ -145,17 +141,16 @@ impl<'h> Marks<'h> {
     /// The fields that go on: all but those that belong to the connection or that `Connection` named. `None` if one is
     /// not valid.
     pub(crate) fn kept(
-        &self,
         found: &[httparse::Header<'_>],
         head: &[u8],
         named: &[HeaderName],
         keep: Keep,
     ) -> Option<(HeaderMap, Option<FieldBlock>)> {
-        let goes_on = |(field, kind): &(&httparse::Header<'_>, &Kind)| {
+        let goes_on = |field: &&httparse::Header<'_>| {
             let is_named = || named.iter().any(|name| name.as_str().eq_ignore_ascii_case(field.name));
-            !kind.is_hop_by_hop() && (named.is_empty() || !is_named())
+            !Kind::of(field.name.as_bytes()).is_hop_by_hop() && (named.is_empty() || !is_named())
         };
-        let fields = found.iter().zip(&self.kinds).filter(goes_on).map(|(field, _)| field);
+        let fields = found.iter().filter(goes_on);
         match keep {
             Keep::Map => Some((to_map(fields, found.len(), head)?, None)),
             Keep::Block => {
