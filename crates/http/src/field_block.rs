@@ -110,9 +110,8 @@ impl FieldBlock {
             let start = field.name.as_ptr() as usize - head.as_ptr() as usize;
             let end = start + name + value + 4;
             let line = head.get(start..end).unwrap_or_default();
-            let is_in_form = line.get(name..name + 2) == Some(b": ")
-                && line.ends_with(b"\r\n")
-                && field.value.as_ptr() as usize - head.as_ptr() as usize == start + name + 2;
+            // The value has no white space around it and no line end in it, so a line of this length has no other form.
+            let is_in_form = line.get(name..name + 2) == Some(b": ") && line.ends_with(b"\r\n");
             if is_in_form && start == to {
                 to = end;
             } else {

@@ -3,7 +3,7 @@
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::fields::{self, Framing};
-use super::marks::{self, MOST_FIELDS, Marks};
+use super::marks::{self, Kind, MOST_FIELDS, Marks};
 use crate::field_block::{FieldBlock, Keep};
 
 /// Header fields of a response at most.
@@ -65,12 +65,13 @@ pub fn parse_keeping(head: &[u8], method: &Method, keep: Keep) -> Result<Respons
         return Err(Malformed("malformed status"));
     }
     let found = &*response.headers;
-    let marks = Marks::of(found, head);
+    let mut kinds = [Kind::Other; MOST_FIELDS];
+    let marks = Marks::of(found, head, &mut kinds);
     let framing = framing(&marks, version, status, method)?;
-    let (options, named) = marks.options(found).map_err(|_| Malformed("malformed Connection"))?;
+    let (options, named) = marks.options(found, &kinds).map_err(|_| Malformed("malformed Connection"))?;
     let keep = if status == StatusCode::SWITCHING_PROTOCOLS { Keep::Map } else { keep };
     let (headers, block) =
-        Marks::kept(found, head, &named, keep).ok_or(Malformed("malformed header field"))?;
+        Marks::kept(found, &kinds, head, &named, keep).ok_or(Malformed("malformed header field"))?;
     let persistent =
         if version == Version::HTTP_11 { !options.close } else { options.keep_alive && !options.close };
     let upgrade = marks

@@ -5,7 +5,7 @@ use http::header::TE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::fields::{self, Framing};
-use super::marks::{self, MOST_FIELDS, Marks};
+use super::marks::{self, Kind, MOST_FIELDS, Marks};
 use crate::field_block::{FieldBlock, Keep};
 use crate::settings::Limits;
 
@@ -90,7 +90,8 @@ pub fn parse_keeping(head: &[u8], limits: &Limits, keep: Keep) -> Result<Request
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Rejection::bad("malformed method"))?;
 
     let found = &*request.headers;
-    let marks = Marks::of(found, head);
+    let mut kinds = [Kind::Other; MOST_FIELDS];
+    let marks = Marks::of(found, head, &mut kinds);
     if marks.has_disguised_encoding() {
         return Err(framing_rejection(fields::FramingError::BadEncoding));
     }
@@ -103,7 +104,7 @@ pub fn parse_keeping(head: &[u8], limits: &Limits, keep: Keep) -> Result<Request
         return Err(Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, "body too large"));
     }
     let expects_continue = expectation(&marks, version)?;
-    let (options, named) = marks.options(found).map_err(|error| {
+    let (options, named) = marks.options(found, &kinds).map_err(|error| {
         Rejection::bad(match error {
             fields::ConnectionError::NotAToken => "malformed Connection",
             fields::ConnectionError::NamesEssentialField => "Connection names an essential field",
@@ -118,7 +119,7 @@ pub fn parse_keeping(head: &[u8], limits: &Limits, keep: Keep) -> Result<Request
     let is_usual = marks.expect.first.is_none() && upgrade.is_none() && !marks.takes_trailers;
     let keep = if is_usual { keep } else { Keep::Map };
     let (mut headers, block) =
-        Marks::kept(found, head, &named, keep).ok_or(Rejection::bad("malformed header field"))?;
+        Marks::kept(found, &kinds, head, &named, keep).ok_or(Rejection::bad("malformed header field"))?;
     if marks.takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
