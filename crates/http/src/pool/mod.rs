@@ -16,7 +16,7 @@ mod stream_body;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -229,8 +229,12 @@ impl Pool {
     ///
     /// A request is sent a second time only if a kept connection turned out to be closed, before any byte of a
     /// response: when nothing was sent, or the method is idempotent, and the whole request is still at hand.
-    pub async fn send(&self, upstream: &Upstream, request: Request) -> Result<Response, ClientError> {
-        self.send_holding(upstream, request, Hold::default()).await
+    pub fn send(
+        &self,
+        upstream: &Upstream,
+        request: Request,
+    ) -> impl Future<Output = Result<Response, ClientError>> {
+        self.send_holding(upstream, request, Hold::default())
     }
 
     /// Like [`Pool::send`]. What is held, such as a permit of a [`SharedLimit`], is dropped when the exchange is over:
