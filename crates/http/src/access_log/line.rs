@@ -217,7 +217,7 @@ fn put_seconds(out: &mut Vec<u8>, duration: Duration) {
 fn put_text(out: &mut Vec<u8>, name: &[u8], text: &[u8]) {
     out.extend_from_slice(name);
     let text = &text[..text.len().min(MOST_TEXT)];
-    let plain = |byte: u8| (b' '..=b'~').contains(&byte) & (byte != b'"') & (byte != b'\\');
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
     // Without a way out of the middle, which would keep it from looking at many bytes at once.
     if text.iter().fold(true, |all, byte| all & plain(*byte)) {
         out.extend_from_slice(text);

@@ -192,7 +192,7 @@ fn names_element(value: &[u8], wanted: &str) -> bool {
 
 /// A value of visible ASCII alone, as [`HeaderValue::to_str`] takes it.
 fn visible(value: &[u8]) -> Option<&str> {
-    let sound = value.iter().fold(true, |all, byte| all & ((b' '..=b'~').contains(byte) | (*byte == b'\t')));
+    let sound = value.iter().fold(true, |all, byte| all & matches!(byte, b' '..=b'~' | b'\t'));
     std::str::from_utf8(value).ok().filter(|_| sound)
 }
 
