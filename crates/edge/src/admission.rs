@@ -20,6 +20,8 @@ pub(crate) struct Admitted {
     gate: Option<Rc<Gate>>,
     /// How long its upstream took; the shedder learns from it.
     pub(crate) latency: Option<Duration>,
+    /// When it ended, where someone has read the clock just before dropping it.
+    pub(crate) ends: Option<Instant>,
     pause: Option<Rc<Pause>>,
 }
 
@@ -93,7 +95,7 @@ impl Gate {
     }
 
     fn admitted(self: &Rc<Self>) -> Admitted {
-        Admitted { gate: Some(Rc::clone(self)), latency: None, pause: None }
+        Admitted { gate: Some(Rc::clone(self)), latency: None, ends: None, pause: None }
     }
 
     /// Lets ahead whom there is room for, and turns away whom there is not.
@@ -132,7 +134,7 @@ impl Drop for Admitted {
         if waits == Waits::Now {
             return;
         }
-        let now = Instant::now();
+        let now = self.ends.unwrap_or_else(Instant::now);
         // The time of one that waited is also its client's.
         let latency = self.latency.filter(|_| waits == Waits::Never);
         gate.shedder.borrow_mut().finished(latency, now);

@@ -14,8 +14,10 @@
 
 mod body;
 mod error;
+mod field_block;
 mod h2;
 mod interim;
+mod known_keys;
 mod message;
 mod opening;
 mod rewound;
@@ -50,9 +52,11 @@ pub mod worker;
 
 pub use body::read_all;
 pub use error::BodyError;
+pub use field_block::{Field, FieldBlock, Fields, Keep};
 pub use interim::Interim;
+pub use known_keys::KnownKeys;
 pub use message::{
-    Body, BodyStream, FileRange, Io, Local, Request, Response, Service, UpgradeRequest, UpgradeTask,
+    Answer, Body, BodyStream, FileRange, Io, Local, Request, Response, Service, UpgradeRequest, UpgradeTask,
 };
 pub use settings::Settings;
 pub use shutdown::{Phase, Shutdown};

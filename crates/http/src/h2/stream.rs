@@ -9,7 +9,8 @@ use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, DATE, EXPECT};
+use http::header::{CONTENT_LENGTH, DATE, EXPECT, HOST, TE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 
 use super::body::{Patience, StreamBody};
@@ -17,6 +18,7 @@ use super::interim::Responder;
 use super::request;
 use super::tunnel::Tunnel;
 use crate::body::{into_stream, read_piece};
+use crate::field_block::{FieldBlock, Keep};
 use crate::h1::fields;
 use crate::h1::head::Rejection;
 use crate::h1::respond::{self, Delimiter, hop_by_hop};
@@ -72,6 +74,8 @@ async fn exchange<S: Service>(
         Some(_) => (Body::Empty, Some(body)),
         None => (StreamBody::of(body, length, worker, &respond), None),
     };
+    let is_usual = protocol.is_none() && !expects && !head.headers.contains_key(TE);
+    let block = (S::KEEP == Keep::Block && is_usual).then(|| block(&mut head));
     let request = Request {
         method: head.method,
         uri: head.uri,
@@ -86,15 +90,32 @@ async fn exchange<S: Service>(
         interim: Interim::along(Rc::<Responder>::clone(&respond), 0),
     };
     let response = {
-        let mut answer = pin!(service.call(request));
+        let mut answer = pin!(service.answer(request, block));
         poll_fn(|cx| match answer.as_mut().poll(cx) {
-            Poll::Ready(response) => Poll::Ready(Some(response)),
+            Poll::Ready(answer) => Poll::Ready(Some(answer.into_response())),
             // The client took its request back: the work is dropped.
             Poll::Pending => respond.poll_reset(cx).map(|_| None),
         })
         .await
     };
     send(&respond, worker, &method, response?, tunnel).await
+}
+
+/// The fields as a block, with the host among them.
+fn block(head: &mut Parts) -> FieldBlock {
+    let headers = std::mem::take(&mut head.headers);
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let authority = head.uri.authority().filter(|_| !headers.contains_key(HOST));
+    let authority = authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let room = bytes + authority.as_ref().map_or(0, |value| value.len() + 8);
+    let mut block = FieldBlock::with_capacity(room, headers.len() + 1);
+    if let Some(host) = &authority {
+        block.push(&HOST, host);
+    }
+    for (name, value) in &headers {
+        block.push(name, value);
+    }
+    block
 }
 
 /// What runs on a stream that left HTTP.
@@ -140,7 +161,7 @@ async fn send(
     }
     drop(tunnel);
     let delimiter =
-        respond::delimiter(method, Version::HTTP_11, head.status, &head.headers, body.length(), false);
+        respond::delimiter(method, Version::HTTP_11, head.status, &head.headers, None, body.length(), false);
     let length = match delimiter {
         Delimiter::Length(length) | Delimiter::None { told: Some(length) } => Some(length),
         _ => None,
