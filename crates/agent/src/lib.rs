@@ -22,4 +22,4 @@ mod server_roles;
 mod status;
 
 pub use run::{AgentError, AgentOptions, Ended, run};
-pub use status::{AgentInfo, EdgeStatus, GroupStatus, ServerStatus, Totals, UpstreamStatus};
+pub use status::{AgentInfo, EdgeStatus, GroupStatus, ServerStatus, ServiceStatus, Totals, UpstreamStatus};

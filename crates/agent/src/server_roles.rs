@@ -24,10 +24,9 @@ use thiserror::Error;
 pub(crate) const OWN_ROLES: [&str; 3] = ["edge", "web", "dns"];
 /// This binary, whatever has become of its file.
 const THIS_BINARY: &str = "/proc/self/exe";
-/// Requests in flight may take this long to finish when a role is replaced or stopped. The role itself ends a little sooner.
-const WEB_GRACE: Duration = Duration::from_secs(40);
-/// What an edge needs to end, besides the time that the plan gives to connections that left HTTP.
-const EDGE_MARGIN: Duration = Duration::from_secs(40);
+/// What an edge or a web server needs to end when it is replaced, besides the time that the plan gives to connections that
+/// left HTTP. The role itself ends a little sooner.
+const MARGIN: Duration = Duration::from_secs(40);
 /// A question is answered at once.
 const DNS_GRACE: Duration = Duration::from_secs(5);
 /// A role reads its configuration and serves.
@@ -116,7 +115,8 @@ pub(crate) fn specs(
 fn web(plan: &WebPlan, digest: &str, shares: u16) -> Result<ChildSpec, serde_json::Error> {
     let tcp = |address: &SocketAddr| SocketSpec::Tcp { address: *address, shares };
     let sockets = plan.listen.iter().map(tcp).collect();
-    let mut spec = own_role("web", plan, None, digest, sockets, WEB_GRACE)?;
+    let grace = Duration::from_millis(plan.drain_ms) + MARGIN;
+    let mut spec = own_role("web", plan, None, digest, sockets, grace)?;
     spec.folders.push(access_log("web", &spec.user));
     Ok(spec)
 }

@@ -48,6 +48,28 @@ pub struct EdgeStatus {
     /// The groups, in the order of the plan.
     #[serde(default)]
     pub groups: Vec<GroupStatus>,
+    /// Services that are no HTTP.
+    #[serde(default)]
+    pub services: Vec<ServiceStatus>,
+    /// All the rest.
+    #[serde(flatten)]
+    pub more: BTreeMap<String, serde_json::Value>,
+}
+
+/// A service that is no HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it is offered.
+    #[serde(default)]
+    pub listen: String,
+    /// Its open connections.
+    #[serde(default)]
+    pub connections_open: i64,
+    /// As many as there may be.
+    #[serde(default)]
+    pub connections: u64,
     /// All the rest.
     #[serde(flatten)]
     pub more: BTreeMap<String, serde_json::Value>,

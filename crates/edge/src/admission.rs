@@ -1,6 +1,6 @@
 //! How requests are let ahead to a group's upstreams when more come than they bear.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,6 +20,46 @@ pub(crate) struct Admitted {
     gate: Option<Rc<Gate>>,
     /// How long its upstream took; the shedder learns from it.
     pub(crate) latency: Option<Duration>,
+    /// When it ended, where someone has read the clock just before dropping it.
+    pub(crate) ends: Option<Instant>,
+    pause: Option<Rc<Pause>>,
+}
+
+/// Gives the place of a request back for as long as it waits for its own client: a client that is slow to send a body
+/// says nothing of what upstreams bear, and must not keep others from them. A request that goes on takes its place again
+/// in any case, as its upstream has it already.
+pub(crate) struct Pause {
+    gate: Rc<Gate>,
+    waits: Cell<Waits>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    /// Not yet.
+    Never,
+    Now,
+    /// It did, and does not.
+    Before,
+    /// The place is given back for good.
+    Over,
+}
+
+impl Pause {
+    /// Whether the client is waited for.
+    pub(crate) fn set(&self, waiting: bool) {
+        match (self.waits.get(), waiting) {
+            (Waits::Never | Waits::Before, true) => {
+                self.waits.set(Waits::Now);
+                self.gate.shedder.borrow_mut().pause();
+                self.gate.pump(Instant::now());
+            }
+            (Waits::Now, false) => {
+                self.waits.set(Waits::Before);
+                self.gate.shedder.borrow_mut().resume();
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Gate {
@@ -29,6 +69,11 @@ impl Gate {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         shedder.learn_at(next_half_minute(wall, now));
         Rc::new(Self { shedder: RefCell::new(shedder) })
+    }
+
+    /// Takes over new bounds of the queue; those who wait go on waiting.
+    pub(crate) fn set_bounds(&self, queue: u32, longest_wait: Duration) {
+        self.shedder.borrow_mut().set_bounds(queue as usize, longest_wait);
     }
 
     /// Waits until the request may go ahead, or says why it may not.
@@ -50,7 +95,7 @@ impl Gate {
     }
 
     fn admitted(self: &Rc<Self>) -> Admitted {
-        Admitted { gate: Some(Rc::clone(self)), latency: None }
+        Admitted { gate: Some(Rc::clone(self)), latency: None, ends: None, pause: None }
     }
 
     /// Lets ahead whom there is room for, and turns away whom there is not.
@@ -74,11 +119,25 @@ impl Gate {
     }
 }
 
+impl Admitted {
+    /// What gives its place back while its client is waited for.
+    pub(crate) fn pause(&mut self, gate: &Rc<Gate>) -> Rc<Pause> {
+        let pause = Pause { gate: Rc::clone(gate), waits: Cell::new(Waits::Never) };
+        Rc::clone(self.pause.insert(Rc::new(pause)))
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
         let Some(gate) = self.gate.take() else { return };
-        let now = Instant::now();
-        gate.shedder.borrow_mut().finished(self.latency, now);
+        let waits = self.pause.take().map_or(Waits::Never, |pause| pause.waits.replace(Waits::Over));
+        if waits == Waits::Now {
+            return;
+        }
+        let now = self.ends.unwrap_or_else(Instant::now);
+        // The time of one that waited is also its client's.
+        let latency = self.latency.filter(|_| waits == Waits::Never);
+        gate.shedder.borrow_mut().finished(latency, now);
         gate.pump(now);
     }
 }
@@ -126,6 +185,31 @@ mod tests {
         drop(waiting);
         assert_eq!(in_flight(&gate), limit - 1);
         drop(admitted);
+        assert_eq!(in_flight(&gate), 0);
+    }
+
+    #[tokio::test]
+    async fn one_that_waits_for_its_client_has_no_place_meanwhile() {
+        let (gate, mut admitted) = full(10);
+        let limit = in_flight(&gate);
+        let mut waiting = Box::pin(gate.admit());
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let mut slow = admitted.pop().unwrap();
+        let pause = slow.pause(&gate);
+        pause.set(true);
+        let other = waiting.await.unwrap();
+        assert_eq!(in_flight(&gate), limit);
+        // It goes on, whether there is room or not.
+        pause.set(false);
+        assert_eq!(in_flight(&gate), limit + 1);
+        pause.set(true);
+        assert_eq!(in_flight(&gate), limit);
+        drop(slow);
+        // What comes after its end is nobody's place.
+        pause.set(false);
+        pause.set(true);
+        assert_eq!(in_flight(&gate), limit);
+        drop((other, admitted));
         assert_eq!(in_flight(&gate), 0);
     }
 

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest::{Context, SHA256};
 use mainstay_http::tls::{
-    CertificatePair, ClientOptions, ClientTls, Pem, Protocols, ServerOptions, ServerTls,
+    CertificatePair, ClientCertificates, ClientOptions, ClientTls, Pem, Protocols, ServerOptions, ServerTls,
 };
 use mainstay_site::plan::edge::{CertificatePlan, TcpTls, UpstreamGroup, UpstreamProtocol};
 
@@ -26,7 +26,12 @@ pub(crate) fn serve(config: &Config) -> Result<Served, String> {
     let make = |options| ServerTls::new(&pairs, options).map_err(|error| error.to_string());
     // What is spoken in a service that is no HTTP is not known, so nothing is agreed on.
     let raw = ServerOptions { protocols: Vec::new(), ..options.clone() };
-    Ok(Served { http: http.then(|| make(options)).transpose()?, tcp: tcp.then(|| make(raw)).transpose()? })
+    let asked = ServerOptions { client_certificates: client_certificates(config)?, ..options };
+    Ok(Served {
+        http: http.then(|| make(asked)).transpose()?,
+        tcp: tcp.then(|| make(raw)).transpose()?,
+        clients: clients(config)?,
+    })
 }
 
 /// TLS as listeners serve it. Clones are the same.
@@ -36,6 +41,8 @@ pub(crate) struct Served {
     pub(crate) http: Option<ServerTls>,
     /// Services that are no HTTP.
     pub(crate) tcp: Option<ServerTls>,
+    /// Who issues the certificates of clients, and whether those must show one.
+    clients: Option<(Vec<u8>, bool)>,
 }
 
 impl Served {
@@ -43,6 +50,9 @@ impl Served {
     pub(crate) fn replace(&self, config: &Config) -> Result<(), String> {
         if self.http.is_none() && self.tcp.is_none() {
             return Ok(());
+        }
+        if clients(config)? != self.clients {
+            return Err("other certificates of clients take a new process".to_owned());
         }
         let pairs = pairs(config)?;
         // Both judge the same certificates in the same way: if the first takes them, so does the second.
@@ -95,6 +105,21 @@ impl UpstreamTls {
         let tls = ClientTls::new(&options).map_err(|error| error.to_string())?;
         Ok(Some(Self { tls, made_of }))
     }
+}
+
+fn clients(config: &Config) -> Result<Option<(Vec<u8>, bool)>, String> {
+    let planned = config.plan.client_certificates.as_ref();
+    planned.map(|planned| Ok((config.secret(&planned.authorities_secret)?, planned.required))).transpose()
+}
+
+fn client_certificates(config: &Config) -> Result<ClientCertificates, String> {
+    let Some(planned) = &config.plan.client_certificates else { return Ok(ClientCertificates::None) };
+    let authorities = pem(config, &planned.authorities_secret)?;
+    Ok(if planned.required {
+        ClientCertificates::Required(authorities)
+    } else {
+        ClientCertificates::Optional(authorities)
+    })
 }
 
 /// All certificates with their keys, in the plan's order.

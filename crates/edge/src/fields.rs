@@ -12,10 +12,12 @@ use mainstay_site::plan::edge::FieldEdits;
 
 use crate::client::X_FORWARDED_FOR;
 
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(crate) const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub(crate) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+pub(crate) const X_CLIENT_CERTIFICATE_SUBJECT: HeaderName =
+    HeaderName::from_static("x-client-certificate-subject");
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Bytes of the forwarding fields that a trusted proxy may have filled before us; what is longer begins anew.
@@ -31,6 +33,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) trusted: bool,
     /// The client spoke TLS.
     pub(crate) secure: bool,
+    /// The subject of the certificate that the client showed to us.
+    pub(crate) subject: Option<&'a str>,
     /// The port that the client connected to.
     pub(crate) port: Option<u16>,
     /// The host with its port, as the client wrote it.
@@ -42,17 +46,18 @@ pub(crate) struct Arrival<'a> {
 /// - what only a proxy may say;
 /// - `Proxy`, which CGI programs would take as the environment's `HTTP_PROXY` (httpoxy);
 /// - names with `_`, which CGI and WSGI cannot tell from those with `-`.
-fn is_lie(name: &str) -> bool {
-    match name.as_bytes()[0] {
-        b'x' => {
-            name.starts_with("x-forwarded-")
-                || matches!(name, "x-real-ip" | "x-request-id")
-                || name.contains('_')
+pub(crate) fn is_lie(name: &[u8]) -> bool {
+    let known = match name.first() {
+        Some(b'x') => {
+            name.starts_with(b"x-forwarded-")
+                || name.starts_with(b"x-client-certificate-")
+                || matches!(name, b"x-real-ip" | b"x-request-id")
         }
-        b'f' => name == "forwarded" || name.contains('_'),
-        b'p' => matches!(name, "proxy" | "proxy-connection") || name.contains('_'),
-        _ => name.contains('_'),
-    }
+        Some(b'f') => name == b"forwarded",
+        Some(b'p') => matches!(name, b"proxy" | b"proxy-connection"),
+        _ => false,
+    };
+    known || memchr::memchr(b'_', name).is_some()
 }
 
 /// The value of an address, which is mostly that of the request before: kept, so that it costs no memory anew.
@@ -63,7 +68,7 @@ pub(crate) struct AddressValues {
 }
 
 impl AddressValues {
-    fn of_port(&self, port: u16) -> HeaderValue {
+    pub(crate) fn of_port(&self, port: u16) -> HeaderValue {
         let mut last = self.port.borrow_mut();
         match &*last {
             Some((known, value)) if *known == port => value.clone(),
@@ -71,7 +76,7 @@ impl AddressValues {
         }
     }
 
-    fn of(&self, address: IpAddr) -> Option<HeaderValue> {
+    pub(crate) fn of(&self, address: IpAddr) -> Option<HeaderValue> {
         let mut last = self.last.borrow_mut();
         if let Some((known, value)) = &*last
             && *known == address
@@ -109,13 +114,19 @@ pub(crate) fn forward(headers: &mut HeaderMap, arrival: &Arrival<'_>, values: &A
     if let Some(port) = arrival.port {
         headers.entry(X_FORWARDED_PORT).or_insert_with(|| values.of_port(port));
     }
+    // Characters beyond ASCII are told as their bytes in UTF-8.
+    if let Some(subject) = arrival.subject
+        && let Ok(subject) = HeaderValue::from_bytes(subject.as_bytes())
+    {
+        headers.insert(X_CLIENT_CERTIFICATE_SUBJECT, subject);
+    }
     headers.insert(X_REQUEST_ID, arrival.id.clone());
 }
 
 fn remove_lies(headers: &mut HeaderMap) {
     let mut lies: Vec<HeaderName> = Vec::new();
     for name in headers.keys() {
-        if is_lie(name.as_str()) {
+        if is_lie(name.as_str().as_bytes()) {
             lies.push(name.clone());
         }
     }
@@ -129,7 +140,9 @@ fn keep_what_is_sound(headers: &mut HeaderMap) {
     let told = |name: &str| name.starts_with("x-forwarded-") || name == "forwarded";
     let odd: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| is_lie(name.as_str()) && (!told(name.as_str()) || name.as_str().contains('_')))
+        .filter(|name| {
+            is_lie(name.as_str().as_bytes()) && (!told(name.as_str()) || name.as_str().contains('_'))
+        })
         .cloned()
         .collect();
     for name in odd {
@@ -231,6 +244,10 @@ impl Edits {
         })
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+
     pub(crate) fn apply(&self, headers: &mut HeaderMap) {
         for name in &self.remove {
             headers.remove(name);
@@ -265,6 +282,7 @@ mod tests {
         let mut headers = headers(fields);
         let host = HeaderValue::from_static("a.test:8080");
         let arrival = Arrival {
+            subject: None,
             peer: Some(peer.parse().unwrap()),
             client: Some(client.parse::<IpAddr>().unwrap()),
             trusted,
@@ -277,7 +295,8 @@ mod tests {
         headers
     }
 
-    const LIES: [(&str, &str); 9] = [
+    const LIES: [(&str, &str); 10] = [
+        ("x-client-certificate-subject", "CN=root"),
         ("x-forwarded-for", "6.6.6.6"),
         ("X-Forwarded-For", "7.7.7.7"),
         ("x-forwarded-proto", "gopher"),

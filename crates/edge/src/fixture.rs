@@ -16,6 +16,7 @@ pub(crate) fn plan(listen: SocketAddr, groups: Vec<UpstreamGroup>) -> EdgePlan {
         listeners: vec![EdgeListener { address: listen, tls: false, proxy_protocol: false }],
         tcp: Vec::new(),
         certificates: Vec::new(),
+        client_certificates: None,
         hosts: vec![host("a.test"), host("*.b.test")],
         routes: vec![route("all", "/")],
         groups,
@@ -54,6 +55,7 @@ pub(crate) fn route(name: &str, prefix: &str) -> EdgeRoute {
         rates: Vec::new(),
         concurrent: 0,
         cache: false,
+        client_certificate: false,
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Flight {
     began: Instant,
     /// How long the upstream took until its response's head.
     latency: Option<Duration>,
+    /// When it ended, where someone has read the clock just before dropping it.
+    pub(crate) ends: Option<Instant>,
 }
 
 /// Why a try failed, for each of those who want to know.
@@ -48,6 +50,7 @@ impl Flight {
             token: Some(token),
             began: now,
             latency: None,
+            ends: None,
         };
         if flight.chosen.probe {
             flight.tell(Event::ProbeStarted(flight.chosen.member.shared.id));
@@ -108,7 +111,7 @@ impl Drop for Flight {
     fn drop(&mut self) {
         let member = &self.chosen.member;
         if let Some(token) = self.token.take() {
-            let now = Instant::now();
+            let now = self.ends.unwrap_or_else(Instant::now);
             let outcome = if let Some(latency) = self.latency {
                 Outcome::Answered(latency)
             } else {

@@ -5,10 +5,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::header::SET_COOKIE;
+use http::header::{EXPECT, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use mainstay_http::pool::{ClientError, Head, Sent};
-use mainstay_http::{Body, Interim, Request, Response};
+use mainstay_http::{Answer, Body, FieldBlock, Interim, Keep, Request};
 use mainstay_site::plan::edge::{BalancePlan, HashKey};
 
 use crate::balance::{self, NoUpstream, Tried};
@@ -32,7 +32,9 @@ pub(crate) struct Outgoing {
     host: Option<String>,
     protocol: Option<String>,
     interim: Interim,
-    body: Replay,
+    pub(crate) body: Replay,
+    /// The fields, in the place of those of the map.
+    block: Option<FieldBlock>,
 }
 
 impl Outgoing {
@@ -48,7 +50,28 @@ impl Outgoing {
             protocol: request.upgrade.map(|upgrade| upgrade.protocol),
             interim: request.interim,
             body: Replay::new(request.body),
+            block: None,
         }
+    }
+
+    /// Whether there is a body that its client sends.
+    pub(crate) fn has_body(&self) -> bool {
+        matches!(self.body, Replay::Stream(_))
+    }
+
+    /// Waits for a small body, so that a client that is slow to send it keeps nothing from others meanwhile. One that
+    /// asks first whether its body is wanted asks the upstream.
+    pub(crate) async fn gather(&self) -> Result<(), Refusal> {
+        if self.headers.contains_key(EXPECT) {
+            return Ok(());
+        }
+        let gathered = self.body.gather().await;
+        gathered.map_err(|error| broken_request(&ClientError::RequestBody(error)))
+    }
+
+    /// A request whose fields are in a block.
+    pub(crate) fn of_block(request: Request, block: FieldBlock) -> Self {
+        Self { block: Some(block), ..Self::new(request) }
     }
 
     /// What a try needs of it beside the body.
@@ -58,6 +81,8 @@ impl Outgoing {
             uri: &self.uri,
             version: self.version,
             headers: &self.headers,
+            block: self.block.as_ref(),
+            keep: if self.block.is_some() { Keep::Block } else { Keep::Map },
             peer: self.peer,
             local: self.local,
             host: self.host.as_deref(),
@@ -136,14 +161,14 @@ pub(crate) async fn send(
     key: Option<u64>,
     request: &Outgoing,
     trip: &mut Trip,
-) -> Result<Response, Refusal> {
+    mut now: Instant,
+) -> Result<Answer, Refusal> {
     let group = &place.group;
     let idempotent = retry::is_idempotent(&request.method);
     let mut tried = Tried::NONE;
     let mut stuck_to = place.stuck_to;
     group.budget.borrow_mut().request(trip.started);
     loop {
-        let now = Instant::now();
         let (chosen, began) = match stuck_to.take().and_then(|index| group.choose_sticky(index, now)) {
             Some(chosen) => (chosen, now),
             None => choose(group, key, &tried, trip, now).await?,
@@ -165,10 +190,10 @@ pub(crate) async fn send(
         } else {
             Some(sending.as_mut().await)
         };
-        let now = Instant::now();
+        now = Instant::now();
         let (failed, bytes_sent, answer) = match sent {
-            Some(Ok(response)) => {
-                let status = response.status();
+            Some(Ok(answer)) => {
+                let status = answer.response.status();
                 if !matches!(status.as_u16(), 502..=504) {
                     let latency = flight.answered(now);
                     trip.journey.upstream_time = Some(latency);
@@ -176,9 +201,9 @@ pub(crate) async fn send(
                         admitted.latency = Some(latency);
                     }
                     trip.flight = Some(flight);
-                    return Ok(with_cookie(response, place, &roster, index, trip.secure));
+                    return Ok(with_cookie(answer, place, &roster, index, trip.secure));
                 }
-                (Failed::of_status(status.as_u16()), true, Some(response))
+                (Failed::of_status(status.as_u16()), true, Some(answer))
             }
             Some(Err(error)) => match Failed::of(&error) {
                 Some(mut failed) => {
@@ -215,12 +240,13 @@ pub(crate) async fn send(
                 if !after.is_zero() {
                     tokio::time::sleep(after).await;
                 }
+                now = Instant::now();
             }
             Decision::Stop(_) => {
                 return match answer {
-                    Some(response) => {
+                    Some(answer) => {
                         trip.flight = Some(flight);
-                        Ok(with_cookie(response, place, &roster, index, trip.secure))
+                        Ok(with_cookie(answer, place, &roster, index, trip.secure))
                     }
                     None => Err(Refusal::upstream(&failed)),
                 };
@@ -286,19 +312,19 @@ const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Sticks the client to the upstream that answered.
 fn with_cookie(
-    mut response: Response,
+    mut answer: Answer,
     place: &Place,
     roster: &crate::upstreams::Roster,
     index: usize,
     secure: bool,
-) -> Response {
+) -> Answer {
     if place.stuck_to != Some(index)
         && let Some(sticky) = &roster.sticky
         && let Some(cookie) = sticky.set_cookie(index, secure)
     {
-        response.headers_mut().append(SET_COOKIE, cookie);
+        answer.response.headers_mut().append(SET_COOKIE, cookie);
     }
-    response
+    answer
 }
 
 fn broken_request(error: &ClientError) -> Refusal {

@@ -3,7 +3,8 @@
 //! [`run`] is the role's process. It carries an [`EdgePlan`](mainstay_site::plan::EdgePlan) out with one worker per
 //! core, each with routes, pools and log of its own, and one control thread, which changes plans and judges upstreams.
 //!
-//! A request comes in by [`service`]: [`route`] finds who takes it, then [`forward`] chooses an upstream, waits for
+//! A request comes in by [`service`]; a usual one goes by [`passing`], where its fields stay bytes. [`route`] finds who
+//! takes it, then [`forward`] chooses an upstream, waits for
 //! room, sends, and tries another one where that does no harm; [`fields`] says what each side gets to see, and
 //! [`record`] tells of it afterwards. What is in force, and what workers share of it, is in [`in_force`]; how a new plan
 //! arrives, in [`control`] and [`adopt`].
@@ -32,6 +33,7 @@ mod in_force;
 mod limited;
 mod metrics;
 mod pages;
+pub mod passing;
 mod query;
 pub mod rate;
 mod record;

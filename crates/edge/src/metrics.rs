@@ -1,7 +1,6 @@
 //! What the role counts. Series are asked for once per worker and label, and then kept.
 
-use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
+use std::cell::OnceCell;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -135,7 +134,7 @@ impl Metrics {
             duration: self.durations.with(&[name]),
             received: self.received.with(&[name]),
             sent: self.sent.with(&[name]),
-            requests: RefCell::default(),
+            requests: std::array::from_fn(|_| OnceCell::new()),
             families: self.clone(),
             name: name.to_owned(),
         }
@@ -185,7 +184,8 @@ pub(crate) struct RouteMetrics {
     pub(crate) duration: Histogram,
     pub(crate) received: Counter,
     pub(crate) sent: Counter,
-    requests: RefCell<HashMap<(u8, u8), Counter>>,
+    /// By method and class.
+    requests: [OnceCell<Counter>; METHODS.len() * CLASSES.len()],
     families: Metrics,
     name: String,
 }
@@ -196,10 +196,8 @@ impl RouteMetrics {
         let last = METHODS.len() - 1;
         let method = METHODS[..last].iter().position(|name| *name == method.as_str()).unwrap_or(last);
         let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;
-        self.requests
-            .borrow_mut()
-            .entry((method as u8, class as u8))
-            .or_insert_with(|| self.families.requests.with(&[&self.name, METHODS[method], CLASSES[class]]))
+        self.requests[method * CLASSES.len() + class]
+            .get_or_init(|| self.families.requests.with(&[&self.name, METHODS[method], CLASSES[class]]))
             .inc();
     }
 

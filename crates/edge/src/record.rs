@@ -11,7 +11,8 @@ use bytes::Bytes;
 use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use mainstay_http::access_log::{Balanced, Line};
-use mainstay_http::{Body, BodyError, BodyStream, Request};
+use mainstay_http::request_id::RequestId;
+use mainstay_http::{Body, BodyError, BodyStream, FieldBlock, Request};
 use tokio::time::Sleep;
 
 use crate::in_force::Slot;
@@ -23,17 +24,49 @@ use crate::trip::Trip;
 /// The client left before there was a response; no one gets to see it but the log.
 const CLIENT_LEFT: u16 = 499;
 
+/// What a request is called in logs and fields.
+#[derive(Clone)]
+pub(crate) enum Id {
+    /// By us.
+    Own(RequestId),
+    /// By a trusted proxy.
+    Brought(HeaderValue),
+}
+
+impl Id {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(id) => id,
+            Self::Brought(id) => id.as_bytes(),
+        }
+    }
+
+    /// For a field. No two messages have the same, so h2 must not remember it: its table of fields would hold nothing
+    /// else, and be searched for each.
+    pub(crate) fn value(&self) -> HeaderValue {
+        let mut value = match self {
+            // Hexadecimal digits are a valid value.
+            Self::Own(id) => HeaderValue::from_bytes(id).unwrap_or(HeaderValue::from_static("none")),
+            Self::Brought(id) => id.clone(),
+        };
+        value.set_sensitive(true);
+        value
+    }
+}
+
 /// A request on its way. Tells about it when it is dropped.
 pub(crate) struct Record {
     worker: Rc<Worker>,
     pub(crate) started: Instant,
-    pub(crate) id: HeaderValue,
+    pub(crate) id: Id,
     pub(crate) method: Method,
     uri: Uri,
-    host: Option<String>,
+    pub(crate) host: Option<String>,
     pub(crate) client: Option<IpAddr>,
     version: Version,
     user_agent: Option<HeaderValue>,
+    /// The client's fields, where they were not put into a map.
+    pub(crate) block: Option<FieldBlock>,
     pub(crate) tls: Option<&'static str>,
     pub(crate) trace: Option<TraceId>,
     pub(crate) route: Rc<Route>,
@@ -49,10 +82,15 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(worker: &Rc<Worker>, route: &Rc<Route>, request: &Request, id: HeaderValue) -> Self {
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        route: &Rc<Route>,
+        request: &Request,
+        id: Id,
+        started: Instant,
+    ) -> Box<Self> {
         worker.metrics.in_flight.add(1);
-        let started = Instant::now();
-        Self {
+        Box::new(Self {
             worker: Rc::clone(worker),
             started,
             id,
@@ -62,6 +100,7 @@ impl Record {
             client: request.peer.map(|peer| peer.ip().to_canonical()),
             version: request.version,
             user_agent: request.headers.get(USER_AGENT).cloned(),
+            block: None,
             tls: request.tls.as_ref().map(|tls| tls.version),
             trace: None,
             route: Rc::clone(route),
@@ -72,12 +111,12 @@ impl Record {
             slot: None,
             status: CLIENT_LEFT,
             bytes: 0,
-        }
+        })
     }
 
     /// Takes note of the response. A body that is still on its way keeps the record until its end; other bodies count as
     /// sent when they are handed over.
-    pub(crate) fn answered(mut self, status: StatusCode, body: Body) -> Body {
+    pub(crate) fn answered(mut self: Box<Self>, status: StatusCode, body: Body) -> Body {
         self.status = status.as_u16();
         match body {
             Body::Stream(stream) if self.method != Method::HEAD => {
@@ -101,13 +140,17 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let duration = self.started.elapsed();
+        let now = Instant::now();
+        let duration = now.saturating_duration_since(self.started);
+        self.trip.ends(now);
         let route = &self.route;
         self.worker.metrics.in_flight.add(-1);
         route.metrics.duration.observe(duration);
         route.metrics.sent.add(self.bytes);
         route.metrics.answered(&self.method, StatusCode::from_u16(self.status).unwrap_or_default());
         let journey = &self.trip.journey;
+        let in_block = || self.block.as_ref()?.first(b"user-agent");
+        let user_agent = self.user_agent.as_ref().map(HeaderValue::as_bytes).or_else(in_block);
         if let Some(reason) = journey.refused {
             route.metrics.refused(reason);
         }
@@ -124,7 +167,7 @@ impl Drop for Record {
             upstream: journey.upstream_time,
             target: self.group.as_deref().unwrap_or("edge"),
             release: None,
-            user_agent: self.user_agent.as_ref().map_or(&[], |agent| agent.as_bytes()),
+            user_agent: user_agent.unwrap_or_default(),
             balanced: Some(Balanced {
                 route: &route.name,
                 upstream: journey.upstream.as_deref(),
@@ -142,7 +185,7 @@ impl Drop for Record {
 /// A body whose bytes are counted, and whose time is bounded where the route says so.
 struct Recorded {
     stream: Box<dyn BodyStream>,
-    record: Record,
+    record: Box<Record>,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 

@@ -4,12 +4,15 @@
 //! that another upstream can get the whole body when the first one failed.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use mainstay_http::{Body, BodyError, BodyStream};
+
+use crate::admission::Pause;
 
 /// Bytes of a body that are kept. What is longer is sent once.
 const KEPT_BYTES: usize = 64 * 1024;
@@ -31,6 +34,8 @@ pub(crate) struct Source {
     ended: bool,
     failed: bool,
     trailers: Option<HeaderMap>,
+    /// Told whether the client is waited for.
+    pause: Option<Rc<Pause>>,
 }
 
 impl Replay {
@@ -45,9 +50,50 @@ impl Replay {
                 ended: false,
                 failed: false,
                 trailers: None,
+                pause: None,
             }))),
             // Requests have no files for a body.
             Body::Empty | Body::Upgrade(_) | Body::File(_) => Self::Full(Bytes::new()),
+        }
+    }
+
+    /// Waits for the whole of a body that tells its length and is small enough to be kept; leaves others as they are.
+    pub(crate) async fn gather(&self) -> Result<(), BodyError> {
+        let Self::Stream(source) = self else { return Ok(()) };
+        let length = source.borrow().stream.remaining();
+        let Some(length) = length.filter(|length| *length <= KEPT_BYTES as u64) else { return Ok(()) };
+        let mut copied = BytesMut::new();
+        loop {
+            let piece = poll_fn(|cx| source.borrow_mut().stream.poll_data(cx)).await;
+            let mut source = source.borrow_mut();
+            match piece {
+                // Nearly always: it came with its head.
+                Some(Ok(piece)) if piece.len() as u64 == length => source.kept.push(piece),
+                // Copied, for slow pieces would each hold the memory that they were read into.
+                Some(Ok(piece)) => copied.extend_from_slice(&piece),
+                Some(Err(error)) => {
+                    source.failed = true;
+                    return Err(error);
+                }
+                None => {
+                    source.ended = true;
+                    source.trailers = source.stream.trailers();
+                    if !copied.is_empty() {
+                        source.kept.push(copied.freeze());
+                    }
+                    source.kept_bytes = source.kept.iter().map(Bytes::len).sum();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Gives a place back for as long as the client is waited for, where some of the body is still to come.
+    pub(crate) fn pausing(&self, pause: impl FnOnce() -> Rc<Pause>) {
+        if let Self::Stream(source) = self
+            && !source.borrow().ended
+        {
+            source.borrow_mut().pause = Some(pause());
         }
     }
 
@@ -92,7 +138,11 @@ impl BodyStream for Attempt {
         if source.ended {
             return Poll::Ready(None);
         }
-        match ready!(source.stream.poll_data(cx)) {
+        let polled = source.stream.poll_data(cx);
+        if let Some(pause) = &source.pause {
+            pause.set(polled.is_pending());
+        }
+        match ready!(polled) {
             Some(Ok(piece)) => {
                 if !source.gone {
                     if source.kept_bytes + piece.len() <= KEPT_BYTES && source.kept.len() < KEPT_PIECES {
@@ -178,6 +228,19 @@ mod tests {
         assert!(replay.is_whole());
         assert_eq!(read(replay.body(), 9).len(), 60);
         assert_eq!(read(replay.body(), 9).len(), 60);
+    }
+
+    #[tokio::test]
+    async fn a_small_body_is_gathered_and_a_large_one_is_not() {
+        for pieces in [&[60][..], &[10, 20, 30], &[1; 1000], &[KEPT_BYTES - 1, 1]] {
+            let (small, length) = (replay(pieces), pieces.iter().sum::<usize>());
+            small.gather().await.unwrap();
+            assert_eq!(read(small.body(), 1).len(), length);
+            assert_eq!(read(small.body(), 9).len(), length);
+        }
+        let large = replay(&[KEPT_BYTES, 1]);
+        large.gather().await.unwrap();
+        assert_eq!(read(large.body(), 1).len(), KEPT_BYTES);
     }
 
     #[test]

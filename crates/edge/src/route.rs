@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, Method};
+use mainstay_http::KnownKeys;
 use mainstay_http::networks::Networks;
 use mainstay_http::path::under;
 use mainstay_site::plan::HostPattern;
@@ -22,9 +23,9 @@ const LISTS: usize = 2 * (NESTED + 2);
 /// The hosts that are answered.
 #[derive(Default)]
 pub(crate) struct Hosts {
-    exact: HashSet<String>,
+    exact: HashSet<String, KnownKeys>,
     /// Names that others lie below.
-    below: HashSet<String>,
+    below: HashSet<String, KnownKeys>,
 }
 
 impl Hosts {
@@ -66,8 +67,8 @@ pub(crate) struct Asked<'a> {
 /// The conditions of all routes, in order.
 pub(crate) struct Routes {
     conditions: Vec<Condition>,
-    exact: HashMap<String, Bucket>,
-    below: HashMap<String, Bucket>,
+    exact: HashMap<String, Bucket, KnownKeys>,
+    below: HashMap<String, Bucket, KnownKeys>,
     everywhere: Bucket,
 }
 
@@ -75,7 +76,7 @@ pub(crate) struct Routes {
 #[derive(Default)]
 struct Bucket {
     /// Those whose path begins with a certain segment.
-    segments: HashMap<Vec<u8>, Vec<u32>>,
+    segments: HashMap<Vec<u8>, Vec<u32>, KnownKeys>,
     others: Vec<u32>,
 }
 
@@ -98,8 +99,8 @@ impl Routes {
     ) -> Result<Self, String> {
         let mut routes = Self {
             conditions: Vec::new(),
-            exact: HashMap::new(),
-            below: HashMap::new(),
+            exact: HashMap::default(),
+            below: HashMap::default(),
             everywhere: Bucket::default(),
         };
         for (name, planned) in conditions {
@@ -124,6 +125,11 @@ impl Routes {
             }
         }
         Ok(routes)
+    }
+
+    /// Whether some route asks for header fields.
+    pub(crate) fn ask_for_fields(&self) -> bool {
+        self.conditions.iter().any(|condition| !condition.fields.is_empty())
     }
 
     /// The number of the first route that takes a request.

@@ -13,7 +13,7 @@ use mainstay_http::access_log::AccessLog;
 use mainstay_http::compress::{self, Wish};
 use mainstay_http::path::SitePath;
 use mainstay_http::request_id::RequestIds;
-use mainstay_http::{Body, Request, Response, Service};
+use mainstay_http::{Answer, Body, FieldBlock, Keep, Request, Response, Service};
 use tokio::sync::mpsc;
 
 use crate::balance::random::Random;
@@ -26,7 +26,8 @@ use crate::forward::{self, Known, Outgoing, Place};
 use crate::health::Event;
 use crate::in_force::SharedGroup;
 use crate::metrics::Metrics;
-use crate::record::Record;
+use crate::passing::{self, Way};
+use crate::record::{Id, Record};
 use crate::retry::Failure;
 use crate::route::Asked;
 use crate::site::{Action, Forward, Site};
@@ -60,7 +61,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    fn plain(status: StatusCode) -> Self {
+    pub(crate) fn plain(status: StatusCode) -> Self {
         Self { status, reason: None, retry_after_secs: None }
     }
 
@@ -81,6 +82,20 @@ impl Refusal {
 }
 
 impl Service for Edge {
+    const KEEP: Keep = Keep::Block;
+
+    async fn answer(self: Rc<Self>, mut request: Request, block: Option<FieldBlock>) -> Answer {
+        if let Some(block) = block {
+            let worker = &self.0;
+            let site = Rc::clone(&worker.site.borrow());
+            match Way::of(worker, &site, &request, &block) {
+                Some(way) => return passing::pass(worker, &site, request, block, way).await,
+                None => request.headers = block.into_map(),
+            }
+        }
+        self.call(request).await.into()
+    }
+
     async fn call(self: Rc<Self>, request: Request) -> Response {
         let worker = &self.0;
         let site = Rc::clone(&worker.site.borrow());
@@ -90,10 +105,8 @@ impl Service for Edge {
         let brought = (trusted && site.in_force.plan.keep_request_ids)
             .then(|| fields::brought_id(&request.headers).cloned())
             .flatten();
-        // Hexadecimal digits are a valid value.
-        let id = brought
-            .unwrap_or_else(|| HeaderValue::from_bytes(&fresh).unwrap_or(HeaderValue::from_static("none")));
-        let mut record = Record::new(worker, &site.nobody, &request, id);
+        let id = brought.map_or(Id::Own(fresh), Id::Brought);
+        let mut record = Record::new(worker, &site.nobody, &request, id, Instant::now());
         if trusted && let Some(peer) = peer {
             record.client = Some(client::address(peer, &request.headers, &site.trusted));
         }
@@ -124,7 +137,7 @@ impl Service for Edge {
             response.headers_mut().append(rate::LEFT, left);
         }
         record.route.response_edits.apply(response.headers_mut());
-        response.headers_mut().insert(X_REQUEST_ID, record.id.clone());
+        response.headers_mut().insert(X_REQUEST_ID, record.id.value());
         let status = response.status();
         let body = std::mem::take(response.body_mut());
         *response.body_mut() = record.answered(status, body);
@@ -205,6 +218,10 @@ impl Worker {
         let number = site.routes.find(&asked).ok_or(StatusCode::NOT_FOUND)?;
         let route = Rc::clone(&site.targets[number]);
         record.route = Rc::clone(&route);
+        let certificate = request.tls.as_ref().is_some_and(|tls| tls.client.is_some());
+        if route.client_certificate && !certificate {
+            return Err(StatusCode::FORBIDDEN.into());
+        }
         let known = Known { client: record.client, headers: &request.headers, path: &path.decoded };
         for rate in &route.rates {
             let key = rate.by.as_ref().map_or(0, |by| known.hash(by));
@@ -238,7 +255,8 @@ impl Worker {
         let key = forward::key(&place.group, &known);
         record.group = Some(Rc::clone(&place.group.label));
         record.trip.deadline = route.timeout.map(|timeout| record.started + timeout);
-        let cache = site.cache.as_ref().filter(|_| route.cache);
+        // What one who showed a certificate gets is for nobody else.
+        let cache = site.cache.as_ref().filter(|_| route.cache && !certificate);
         let cached = cache
             .and_then(|cache| Some((cache, Key::of(&request, request.tls.is_some(), &route.partition)?)));
         self.prepare(&mut request, &path, forward, trusted, fresh, record)?;
@@ -249,7 +267,7 @@ impl Worker {
             match cached {
                 None => {
                     let outgoing = Outgoing::new(request);
-                    self.send(&place, key, outgoing, shed, &mut record.trip).await
+                    self.send(&place, key, outgoing, shed, &mut record.trip).await.map(Answer::into_response)
                 }
                 Some((cache, key_of_cache)) => {
                     let journey = Rc::new(RefCell::new(Journey::default()));
@@ -275,25 +293,34 @@ impl Worker {
     }
 
     /// Sends a request when its turn has come.
-    async fn send(
+    pub(crate) async fn send(
         self: &Rc<Self>,
         place: &Place,
         key: Option<u64>,
         request: Outgoing,
         shed: bool,
         trip: &mut Trip,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Answer, Refusal> {
+        let mut now = trip.started;
+        if request.has_body() {
+            request.gather().await?;
+            now = Instant::now();
+        }
         if shed {
-            let began = Instant::now();
-            let admitted = place.group.gate.admit().await;
-            trip.journey.queued = Some(began.elapsed()).filter(|waited| *waited > Duration::from_micros(100));
-            trip.admitted = Some(admitted.map_err(|shed| Refusal {
+            let gate = &place.group.gate;
+            let admitted = gate.admit().await;
+            let began = std::mem::replace(&mut now, Instant::now());
+            trip.journey.queued = Some(now.saturating_duration_since(began))
+                .filter(|waited| *waited > Duration::from_micros(100));
+            let mut admitted = admitted.map_err(|shed| Refusal {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 reason: Some(shed.label()),
                 retry_after_secs: Some(shed::RETRY_AFTER_SECS),
-            })?);
+            })?;
+            request.body.pausing(|| admitted.pause(gate));
+            trip.admitted = Some(admitted);
         }
-        forward::send(self, place, key, &request, trip).await
+        forward::send(self, place, key, &request, trip, now).await
     }
 
     /// What fetches for the cache. It may outlive the request that began it, and so has a trip of its own.
@@ -314,7 +341,8 @@ impl Worker {
                 trip.deadline = limit.map(|limit| trip.started + limit);
                 let sent = worker.send(&place, key, Outgoing::new(request), shed, &mut trip).await;
                 match sent {
-                    Ok(mut response) => {
+                    Ok(answer) => {
+                        let mut response = answer.into_response();
                         *journey.borrow_mut() = trip.journey.clone();
                         let body = std::mem::take(response.body_mut());
                         *response.body_mut() = trip.carry(body);
@@ -345,14 +373,17 @@ impl Worker {
             HeaderValue::from_str(authority.as_str()).ok()
         });
         forward.change.apply(&mut request.uri, path).map_err(|_| StatusCode::BAD_REQUEST)?;
+        let tls = request.tls.clone();
+        let client = tls.as_ref().and_then(|tls| tls.client.as_ref());
         let arrival = Arrival {
+            subject: client.map(|client| client.subject.as_str()),
             peer: request.peer.map(|peer| peer.ip()),
             client: record.client,
             trusted,
             secure: record.tls.is_some(),
             port: request.local.map(|local| local.port()),
             host: host.as_ref(),
-            id: &record.id,
+            id: &record.id.value(),
         };
         fields::forward(&mut request.headers, &arrival, &self.addresses);
         record.trace = Some(trace::pass_on(&mut request.headers, fresh));

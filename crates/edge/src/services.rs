@@ -3,16 +3,21 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use mainstay_http::networks::Networks;
 use mainstay_site::plan::EdgePlan;
 use tokio::sync::mpsc;
 
+use crate::balance::{NoUpstream, Readiness};
 use crate::certificates::Served;
 use crate::control::Told;
 use crate::health::{Event, Fitness, Reason};
-use crate::in_force::{InForce, SharedUpstream};
-use crate::tcp::{LeastConnections, Live, Service, Target, Upstreams};
+use crate::in_force::{InForce, Place, Queue, SharedGroup, SharedUpstream};
+use crate::tcp::{LeastConnections, Live, NoRoom, Service, Target, Upstreams};
+
+/// How long one that waits believes that nothing has changed.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The plan in force, for threads that are asked for one thing at a time. The lock is held for a clone of the pointer,
 /// once per connection.
@@ -64,7 +69,7 @@ pub(crate) fn compile(plan: &EdgePlan, tls: &Served) -> Result<Vec<(SocketAddr, 
     services.map(|planned| Ok((planned.listen, Service::new(planned, tls.tcp.as_ref(), &trusted)?))).collect()
 }
 
-type Fit = Box<dyn Fn(&str, usize) -> bool>;
+type Fit = Box<dyn Fn(&str, usize) -> Readiness>;
 
 /// Chooses among the upstreams of the plan in force, on one thread.
 pub(crate) struct Chooser {
@@ -78,7 +83,15 @@ impl Chooser {
     pub(crate) fn new(current: Current, told: mpsc::Sender<Told>) -> Self {
         let judged = current.clone();
         let fit = move |group: &str, index: usize| {
-            judged.now().groups.get(group).is_some_and(|group| group.board.fitness(index) != Fitness::Unfit)
+            let in_force = judged.now();
+            let found =
+                in_force.groups.get(group).and_then(|group| Some((group, group.upstreams.get(index)?)));
+            match found {
+                Some((group, _)) if group.board.fitness(index) == Fitness::Unfit => Readiness::Unfit,
+                Some((_, upstream)) if upstream.has_room() => Readiness::Ready,
+                Some(_) => Readiness::Full,
+                None => Readiness::Unfit,
+            }
         };
         let groups = LeastConnections::new([], Box::new(fit) as Fit);
         Self { current, told, generation: Cell::new(0), groups }
@@ -89,10 +102,13 @@ impl Chooser {
         let found = in_force.groups.get(group)?.upstreams.iter().find(|upstream| upstream.address == address);
         found.cloned()
     }
-}
 
-impl Upstreams for Chooser {
-    fn choose(&self, group: &str, tried: &[SocketAddr]) -> Option<Target> {
+    fn group(&self, name: &str) -> Option<Arc<SharedGroup>> {
+        self.current.now().groups.get(name).cloned()
+    }
+
+    /// Chooses an upstream and takes a place there.
+    fn take(&self, group: &str, tried: &[SocketAddr]) -> Result<Target, NoUpstream> {
         let in_force = self.current.now();
         if self.generation.replace(in_force.generation) != in_force.generation {
             let groups = in_force.groups.values();
@@ -100,13 +116,48 @@ impl Upstreams for Chooser {
                 groups.map(|group| (group.plan.clone(), group.tls.as_ref().map(|tls| tls.tls.clone()))),
             );
         }
-        let mut target = self.groups.choose(group, tried)?;
-        if let Some(upstream) = self.upstream(group, target.address) {
+        let shared = in_force.groups.get(group).ok_or(NoUpstream::Nobody)?;
+        // Another thread may take the last place in between.
+        for _ in 0..4 {
+            let mut target = self.groups.choose(group, tried)?;
+            let Some(upstream) = self.upstream(group, target.address) else { return Ok(target) };
+            let Some(place) = upstream.enter() else { continue };
             upstream.requests.inc();
             upstream.in_flight.add(1);
-            target.hold = Box::new((target.hold, Counted(upstream)));
+            let counted = Counted { upstream, place, queue: Arc::clone(&shared.queue) };
+            target.hold = Box::new((target.hold, counted));
+            return Ok(target);
         }
-        Some(target)
+        Err(NoUpstream::Full)
+    }
+}
+
+impl Upstreams for Chooser {
+    fn choose(&self, group: &str, tried: &[SocketAddr]) -> Result<Target, NoUpstream> {
+        // Nobody overtakes those that wait.
+        if self.group(group).is_some_and(|group| group.queue.is_used()) {
+            return Err(NoUpstream::Full);
+        }
+        self.take(group, tried)
+    }
+
+    async fn wait(&self, group: &str, tried: &[SocketAddr]) -> Result<Target, NoRoom> {
+        let shared = self.group(group).ok_or(NoRoom::Nobody)?;
+        let _waiting = shared.queue.join(shared.plan.queue).ok_or(NoRoom::QueueFull)?;
+        let until = Instant::now() + shared.patience();
+        loop {
+            let room = shared.queue.room.notified();
+            let now = Instant::now();
+            match self.take(group, tried) {
+                Ok(target) => return Ok(target),
+                Err(NoUpstream::Nobody) => return Err(NoRoom::Nobody),
+                Err(NoUpstream::Full) if now >= until => return Err(NoRoom::QueueTime),
+                Err(NoUpstream::Full) => {}
+            }
+            // Also without a word there may be room: health and limits change.
+            let look_again = (now + LOOK_AGAIN).min(until);
+            let _ = tokio::time::timeout_at(look_again.into(), room).await;
+        }
     }
 
     fn connected(&self, group: &str, target: &Target, taken: bool) {
@@ -128,10 +179,16 @@ impl Upstreams for Chooser {
 }
 
 /// A connection at an upstream.
-struct Counted(Arc<SharedUpstream>);
+struct Counted {
+    upstream: Arc<SharedUpstream>,
+    place: Place,
+    queue: Arc<Queue>,
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.in_flight.add(-1);
+        self.upstream.in_flight.add(-1);
+        self.upstream.leave(self.place);
+        self.queue.tell();
     }
 }

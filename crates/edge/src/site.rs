@@ -32,6 +32,8 @@ pub(crate) struct Site {
     pub(crate) cache: Option<Rc<WorkerCache>>,
     /// Stands for what no route took.
     pub(crate) nobody: Rc<Route>,
+    /// No request needs a look at its fields before its route is known.
+    pub(crate) passes: bool,
 }
 
 /// Maintenance.
@@ -53,6 +55,11 @@ pub(crate) struct Route {
     pub(crate) rates: Vec<Rate>,
     pub(crate) slots: Option<Arc<Slots>>,
     pub(crate) cache: bool,
+    /// Clients must have shown a certificate.
+    pub(crate) client_certificate: bool,
+    /// Usual requests may be passed on with their fields as bytes: nothing is to be changed in them, counted by them or
+    /// kept of them.
+    pub(crate) passes: bool,
     /// Its part of the cache: it may choose by more than the URL.
     pub(crate) partition: Arc<str>,
 }
@@ -129,9 +136,15 @@ impl Site {
             }),
             None => None,
         };
+        let conditions = plan.routes.iter().map(|route| (route.name.as_str(), &route.condition));
+        let routes = Routes::compile(conditions)?;
         Ok(Self {
+            passes: maintenance.is_none()
+                && !routes.ask_for_fields()
+                // What clients showed is told in a field.
+                && plan.client_certificates.is_none(),
             hosts: Hosts::new(&plan.hosts),
-            routes: Routes::compile(plan.routes.iter().map(|route| (route.name.as_str(), &route.condition)))?,
+            routes,
             targets,
             groups,
             trusted: Networks::parse(&plan.trusted_proxies)?,
@@ -148,6 +161,8 @@ impl Site {
                 rates: Vec::new(),
                 slots: None,
                 cache: false,
+                client_certificate: false,
+                passes: false,
                 partition: Arc::from("none"),
             }),
             in_force: Arc::clone(in_force),
@@ -210,17 +225,28 @@ impl Route {
             let fields = RateFields::new(table.limit());
             Some(Rate { by: by(name), policy, fields, table })
         });
+        let request_edits = Edits::compile(&planned.request_fields)?;
+        let response_edits = Edits::compile(&planned.response_fields)?;
+        let slots = in_force.slots.get(&planned.name).cloned();
+        let passes = matches!(action, Action::Forward(_))
+            && request_edits.is_empty()
+            && response_edits.is_empty()
+            && planned.rates.is_empty()
+            && slots.is_none()
+            && !planned.cache;
         Ok(Self {
             name: planned.name.clone(),
             metrics: metrics.route(&planned.name),
             action,
-            request_edits: Edits::compile(&planned.request_fields)?,
-            response_edits: Edits::compile(&planned.response_fields)?,
+            request_edits,
+            response_edits,
             body_bytes: planned.body.unwrap_or(in_force.plan.limits.body).bytes(),
             timeout: (planned.timeout_ms > 0).then(|| Duration::from_millis(planned.timeout_ms)),
             rates: rates.collect(),
-            slots: in_force.slots.get(&planned.name).cloned(),
+            slots,
             cache: planned.cache,
+            client_certificate: planned.client_certificate,
+            passes,
             partition: Arc::from(planned.name.as_str()),
         })
     }

@@ -11,6 +11,7 @@ use crate::control::Refusal;
 use crate::health::{Fitness, GroupHealth};
 use crate::in_force::InForce;
 use crate::metrics::Metrics;
+use crate::tcp::TcpMetrics;
 
 /// Everything, as JSON.
 #[derive(Debug, Serialize)]
@@ -29,6 +30,18 @@ pub(crate) struct Status {
     routes: usize,
     cache: Option<CacheStatus>,
     groups: Vec<GroupStatus>,
+    /// Services that are no HTTP.
+    services: Vec<ServiceStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct ServiceStatus {
+    name: String,
+    listen: String,
+    connections_open: i64,
+    /// As many as there may be, and of one client.
+    connections: u32,
+    connections_per_client: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -100,8 +113,22 @@ impl Status {
                 CacheStatus { bytes, responses }
             }),
             groups: groups.collect(),
+            services: services(sources),
         }
     }
+}
+
+fn services(sources: &Sources<'_>) -> Vec<ServiceStatus> {
+    let metrics = TcpMetrics::new(&sources.metrics.registry);
+    let services = sources.in_force.plan.tcp.iter();
+    let services = services.map(|service| ServiceStatus {
+        name: service.name.clone(),
+        listen: service.listen.to_string(),
+        connections_open: metrics.of(&service.name).open.value(),
+        connections: service.connections,
+        connections_per_client: service.connections_per_client,
+    });
+    services.collect()
 }
 
 impl GroupStatus {

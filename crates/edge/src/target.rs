@@ -35,6 +35,11 @@ impl Change {
         }
     }
 
+    /// Whether a path in its one form stays as it is.
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self, Self::Keep)
+    }
+
     /// Writes the changed path into a request. What is not changed costs nothing.
     pub(crate) fn apply(&self, uri: &mut Uri, path: &SitePath<'_>) -> Result<(), http::Error> {
         let query = uri.query();

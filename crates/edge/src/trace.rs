@@ -3,10 +3,10 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use mainstay_http::request_id::RequestId;
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Bytes of a `tracestate` that is passed on; the specification asks for 512 at least.
-const STATE_BYTES: usize = 1024;
+pub(crate) const STATE_BYTES: usize = 1024;
 
 /// 32 hexadecimal digits.
 pub(crate) type TraceId = [u8; 32];
@@ -19,14 +19,10 @@ pub(crate) fn pass_on(headers: &mut HeaderMap, fresh: &RequestId) -> TraceId {
         (Some(value), None) => parse(value.as_bytes()),
         _ => None,
     };
-    let (trace, flags) = came.unwrap_or((*fresh, *b"01"));
-    // Its own span: those behind us are below it.
-    let mut text = [b'-'; 55];
-    text[..2].copy_from_slice(b"00");
-    text[3..35].copy_from_slice(&trace);
-    text[36..52].copy_from_slice(&fresh[16..]);
-    text[53..].copy_from_slice(&flags);
-    if let Ok(value) = HeaderValue::from_bytes(&text) {
+    let (trace, text) = parent(came, fresh);
+    if let Ok(mut value) = HeaderValue::from_bytes(&text) {
+        // No two requests have the same: h2 must not remember it.
+        value.set_sensitive(true);
         headers.insert(TRACEPARENT, value);
     }
     // Without a valid parent the state is of no trace (2.3, "Processing model").
@@ -38,6 +34,18 @@ pub(crate) fn pass_on(headers: &mut HeaderMap, fresh: &RequestId) -> TraceId {
         headers.remove(TRACESTATE);
     }
     trace
+}
+
+/// The trace that a request belongs to, and the `traceparent` that it goes on with.
+pub(crate) fn parent(came: Option<(TraceId, [u8; 2])>, fresh: &RequestId) -> (TraceId, [u8; 55]) {
+    let (trace, flags) = came.unwrap_or((*fresh, *b"01"));
+    // Its own span: those behind us are below it.
+    let mut text = [b'-'; 55];
+    text[..2].copy_from_slice(b"00");
+    text[3..35].copy_from_slice(&trace);
+    text[36..52].copy_from_slice(&fresh[16..]);
+    text[53..].copy_from_slice(&flags);
+    (trace, text)
 }
 
 /// Trace and flags of a valid `traceparent` (3.2). A higher version is read as far as this one goes.

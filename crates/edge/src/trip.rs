@@ -41,6 +41,16 @@ impl Trip {
         Self { started, deadline: None, secure, journey: Journey::default(), flight: None, admitted: None }
     }
 
+    /// It ends now: what is dropped with it need not read the clock again.
+    pub(crate) fn ends(&mut self, now: Instant) {
+        if let Some(flight) = &mut self.flight {
+            flight.ends = Some(now);
+        }
+        if let Some(admitted) = &mut self.admitted {
+            admitted.ends = Some(now);
+        }
+    }
+
     /// The response's body broke off.
     pub(crate) fn broke(&mut self, error: &BodyError) {
         if let Some(flight) = &mut self.flight {

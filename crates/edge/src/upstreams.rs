@@ -104,6 +104,7 @@ impl Group {
         let roster = Roster::new(in_force, shared, metrics, Some(&self.roster()))?;
         self.balancer.borrow_mut().update(&shared.plan, now);
         self.budget.borrow_mut().set_percent(shared.plan.retry.budget_percent);
+        self.gate.set_bounds(shared.plan.queue, shared.patience());
         *self.roster.borrow_mut() = Rc::new(roster);
         Ok(())
     }

@@ -14,11 +14,12 @@
 
 mod body;
 mod error;
+mod field_block;
 mod h2;
 mod interim;
+mod known_keys;
 mod message;
 mod opening;
-mod per_client;
 mod rewound;
 mod shutdown;
 mod transport;
@@ -38,6 +39,7 @@ pub mod mime;
 pub mod networks;
 pub mod pages;
 pub mod path;
+pub mod per_client;
 pub mod pool;
 pub mod proxy_protocol;
 pub mod range;
@@ -50,9 +52,11 @@ pub mod worker;
 
 pub use body::read_all;
 pub use error::BodyError;
+pub use field_block::{Field, FieldBlock, Fields, Keep};
 pub use interim::Interim;
+pub use known_keys::KnownKeys;
 pub use message::{
-    Body, BodyStream, FileRange, Io, Local, Request, Response, Service, UpgradeRequest, UpgradeTask,
+    Answer, Body, BodyStream, FileRange, Io, Local, Request, Response, Service, UpgradeRequest, UpgradeTask,
 };
 pub use settings::Settings;
 pub use shutdown::{Phase, Shutdown};

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Uri, Version};
 
+use crate::field_block::{FieldBlock, Keep};
 use crate::tls::TlsInfo;
 use crate::{BodyError, Interim};
 
@@ -58,10 +59,56 @@ pub struct UpgradeRequest {
 /// A response. A service that answers 101 puts a [`Body::Upgrade`] in it; an h2 client gets 200 in its place.
 pub type Response = http::Response<Body>;
 
+/// A response, and fields of it that were never put into its map.
+pub struct Answer {
+    /// The response.
+    pub response: Response,
+    /// More fields, which are sent as they are, but for those that frame the message.
+    pub block: Option<FieldBlock>,
+}
+
+impl From<Response> for Answer {
+    fn from(response: Response) -> Self {
+        Self { response, block: None }
+    }
+}
+
+impl Answer {
+    /// The response with all fields in its map.
+    pub fn into_response(self) -> Response {
+        let mut response = self.response;
+        if let Some(block) = self.block {
+            if response.headers().is_empty() {
+                *response.headers_mut() = block.into_map();
+            } else {
+                response.headers_mut().extend(block.into_map());
+            }
+        }
+        response
+    }
+}
+
 /// What answers requests on one worker thread. Nothing of it crosses threads, so it needs neither `Send` nor locks.
 pub trait Service: 'static {
+    /// How the fields of usual requests of HTTP/1.1 are handed over. With [`Keep::Block`] they come to
+    /// [`Service::answer`] beside a request whose map is empty.
+    const KEEP: Keep = Keep::Map;
+
     /// Answers one request. Never fails: an error is a response too.
     fn call(self: Rc<Self>, request: Request) -> impl Future<Output = Response> + 'static;
+
+    /// Answers one request whose fields may be in a block. What passes most of them on need not look at each of them.
+    fn answer(
+        self: Rc<Self>,
+        mut request: Request,
+        block: Option<FieldBlock>,
+    ) -> impl Future<Output = Answer> + 'static {
+        if let Some(block) = block {
+            request.headers = block.into_map();
+        }
+        let response = self.call(request);
+        async move { response.await.into() }
+    }
 }
 
 /// A stream of body data, polled on one thread.

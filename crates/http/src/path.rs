@@ -74,6 +74,11 @@ impl<'a> SitePath<'a> {
         Ok(Self { decoded: Cow::Owned(decoded), encoded: Cow::Owned(encoded) })
     }
 
+    /// Whether the path came in its one form.
+    pub fn is_borrowed(&self) -> bool {
+        matches!(self.encoded, Cow::Borrowed(_))
+    }
+
     /// Whether a segment begins with a dot, other than a first one of `.well-known` (RFC 8615).
     pub fn is_hidden(&self) -> bool {
         let path = &self.decoded[1..];

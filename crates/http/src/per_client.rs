@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,7 @@ use crate::networks::Networks;
 const SHARDS: usize = 32;
 
 /// Counts connections by client. It is asked once per connection, and holds no more clients than there are connections.
-pub(crate) struct Clients {
+pub struct Clients {
     most: u32,
     /// Proxies, whose connections carry those of many clients.
     exempt: Networks,
@@ -22,14 +23,15 @@ pub(crate) struct Clients {
 }
 
 /// A client's place. Dropped, it is free again.
-pub(crate) struct ClientPlace {
+#[derive(Debug)]
+pub struct ClientPlace {
     clients: Arc<Clients>,
     client: IpAddr,
 }
 
 impl Clients {
     /// A table that allows each client this many connections; `None` for 0, which is no limit.
-    pub(crate) fn new(most: u32, exempt: &Networks) -> Option<Arc<Self>> {
+    pub fn new(most: u32, exempt: &Networks) -> Option<Arc<Self>> {
         (most > 0).then(|| {
             Arc::new(Self {
                 most,
@@ -41,7 +43,7 @@ impl Clients {
     }
 
     /// Takes a place for the client at this address. `Err` if it has as many as it may; `Ok(None)` if it is not counted.
-    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Option<ClientPlace>, Full> {
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Option<ClientPlace>, Full> {
         let address = address.to_canonical();
         if self.exempt.contains(address) {
             return Ok(None);
@@ -56,15 +58,26 @@ impl Clients {
         Ok(Some(ClientPlace { clients: Arc::clone(self), client }))
     }
 
+    /// Whether a table that is made of these is like this one.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.most == other.most && self.exempt == other.exempt
+    }
+
     fn shard(&self, client: IpAddr) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
         let shard = self.hashing.hash_one(client) as usize % SHARDS;
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clients").field("most", &self.most).finish_non_exhaustive()
+    }
+}
+
 /// A client has as many connections as it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Full;
+pub struct Full;
 
 /// One who has an address of IPv6 has a network of them, of 64 bits at least (RFC 6177).
 fn client(address: IpAddr) -> IpAddr {

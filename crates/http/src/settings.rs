@@ -76,8 +76,8 @@ pub struct Timeouts {
     pub drain_idle: Duration,
     /// From the start of draining until what is still open is cut off.
     pub drain: Duration,
-    /// The same for what left HTTP, such as `WebSocket`s; `None`: as all others. What shares an h2 connection with a
-    /// `WebSocket` is kept with it.
+    /// The same for what left HTTP, such as `WebSocket`s; `None`: as all others. Requests that share an h2 connection with
+    /// a `WebSocket` have no more time than others.
     pub drain_tunnels: Option<Duration>,
 }
 

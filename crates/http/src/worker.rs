@@ -146,6 +146,9 @@ pub(crate) struct Worker {
     pub(crate) draining: Cell<bool>,
     pub(crate) draining_since_ms: Cell<u64>,
     clients: Option<Arc<Clients>>,
+    /// The time of requests is over.
+    http_over: Cell<bool>,
+    http_end: Notify,
     /// The time of what left HTTP is over.
     tunnels_over: Cell<bool>,
     tunnels_end: Notify,
@@ -171,6 +174,8 @@ impl Worker {
             draining: Cell::new(false),
             draining_since_ms: Cell::new(0),
             clients,
+            http_over: Cell::new(false),
+            http_end: Notify::new(),
             tunnels_over: Cell::new(false),
             tunnels_end: Notify::new(),
             buffers: RefCell::default(),
@@ -197,6 +202,20 @@ impl Worker {
         watch.tunnels.update(|tunnels| tunnels - 1);
     }
 
+    /// Works on a request that shares its connection with others, until it is done or its time is over while the server
+    /// drains: a tunnel beside it keeps the connection, and must not keep the request.
+    pub(crate) async fn request<T>(&self, work: impl Future<Output = Option<T>>) -> Option<T> {
+        let over = self.http_end.notified();
+        if self.http_over.get() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = over => None,
+        }
+    }
+
     /// While it drains: cuts off what takes too long. Never ends before all of it is cut off.
     async fn cut_off(&self) {
         let began = tokio::time::Instant::now();
@@ -212,6 +231,8 @@ impl Worker {
         }
         tokio::time::sleep_until(began + http).await;
         let cut = self.watches.cut_http();
+        self.http_over.set(true);
+        self.http_end.notify_waiters();
         if cut > 0 {
             tracing::warn!(connections = cut, "connections were still open at the end of the drain limit");
         }

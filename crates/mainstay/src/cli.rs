@@ -156,12 +156,6 @@ pub(crate) enum Role {
     Web(RoleConfig),
     /// The name server
     Dns(RoleConfig),
-    /// The embedded coordinator
-    Coordinator(RoleConfig),
-    /// The keeper of a database that is on several servers
-    Database(RoleConfig),
-    /// What apps take for the database, where it is on several servers
-    Sqlrouter(RoleConfig),
 }
 
 #[derive(Debug, Args)]

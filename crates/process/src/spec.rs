@@ -198,13 +198,13 @@ pub enum Signal {
 #[serde(rename_all = "snake_case")]
 pub enum Replace {
     /// The new one starts beside the old one, and the old one drains when the new one is ready.
+    ///
+    /// Such children may hold connections for long: `stop.grace` is what a replaced one gets. One that is stopped
+    /// altogether gets [`STOP_WITHIN`](crate::supervise::STOP_WITHIN) at most.
     Overlap,
     /// Like [`Self::Overlap`], but where nothing but `files` changed, the one that runs takes them over: they are written, it
     /// gets SIGHUP, and `GET /config` on the admin socket of its [`Probe::OwnHttp`] tells by the SHA-256 of the first file
     /// that it has it. If it refuses, or does not tell within `ready_within`, the two overlap.
-    ///
-    /// Such children may hold connections for long: `stop.grace` is what a replaced one gets. One that is stopped
-    /// altogether gets [`STOP_WITHIN`](crate::supervise::STOP_WITHIN) at most.
     Reload,
     /// The old one stops first; for programs that own their data alone.
     StopFirst,

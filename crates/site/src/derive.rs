@@ -51,7 +51,7 @@ impl Site {
             edge: server.has(Role::Edge).then(|| edge::plan(self, server, inputs)),
             web: server.has(Role::Web).then(|| self.web_plan(server, inputs)),
             apps: if server.has(Role::App) { self.app_plans(server, inputs) } else { Vec::new() },
-            database: server.has(Role::Database).then(|| self.database_plan(server, inputs)),
+            database: self.keeps_data(server).then(|| self.database_plan(server, inputs)),
             coordinator: cluster::coordinator(self, server),
             router: cluster::router(self, server),
             flows: flows::of(self, server),
@@ -60,9 +60,18 @@ impl Site {
         plan
     }
 
-    /// The first server with the database: the only one, where there are no replicas.
+    /// The server with the database, where there are no replicas: the preferred one, or the first with the role.
     pub(crate) fn first_database(&self) -> Option<&Server> {
-        self.with_role(Role::Database).next()
+        let preferred = self.database.prefer.as_ref();
+        self.with_role(Role::Database)
+            .find(|server| Some(&server.name) == preferred)
+            .or_else(|| self.with_role(Role::Database).next())
+    }
+
+    /// Whether the server runs a database.
+    pub(crate) fn keeps_data(&self, server: &Server) -> bool {
+        let is_first = || self.first_database().is_some_and(|first| first.name == server.name);
+        server.has(Role::Database) && (self.has_replicas() || is_first())
     }
 
     fn dns_plan(&self, server: &Server, inputs: &Inputs) -> DnsPlan {
@@ -102,6 +111,7 @@ impl Site {
             limits: self.web.limits,
             compress: self.web.compress,
             trusted_proxies: self.told_by(),
+            drain_ms: u64::try_from(self.web.drain_timeout.as_millis()).unwrap_or(u64::MAX),
         }
     }
 
@@ -256,7 +266,7 @@ impl Site {
         let runs_apps = server.has(Role::App);
         for app in &self.apps {
             let has_database = self.first_database().is_some();
-            if app.database && has_database && (runs_apps || server.has(Role::Database)) {
+            if app.database && has_database && (runs_apps || self.keeps_data(server)) {
                 let name = password_secret(app);
                 secrets.insert(name.clone(), SecretSource::Generated(name));
             }

@@ -84,6 +84,13 @@ impl Site {
                 }
             }
         }
+        if let Some((path, _)) = self.client_authorities()
+            && !folder.join(path).is_file()
+        {
+            let shown = path.display().to_string();
+            let what = format!("[tls]: there is no file `{shown}` (`client_authorities`)");
+            miss(&shown, what, "it is a PEM file, relative to the site file");
+        }
         for files in self.certificate_files() {
             for (key, path) in [("certificate", &files.certificate), ("key", &files.key)] {
                 if !folder.join(path).is_file() {

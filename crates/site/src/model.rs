@@ -4,7 +4,7 @@ pub mod edge;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::plan::cluster::Durability;
@@ -45,6 +45,9 @@ pub struct Site {
     pub monitor: Option<MonitorSettings>,
     /// Where servers agree, if the file says so.
     pub coordinator: Option<CoordinatorSettings>,
+    /// Whether several servers with the database are planned as primary and replicas ([`Self::with_replicas`]); without it, only
+    /// the first of them has one.
+    pub(crate) plans_replicas: bool,
     /// Backups, if the file has them.
     pub backup: Option<BackupSettings>,
 }
@@ -323,6 +326,8 @@ pub struct WebSettings {
     pub limits: WebLimits,
     /// Compress on the fly.
     pub compress: bool,
+    /// How long a replaced process keeps `WebSocket`s.
+    pub drain_timeout: Duration,
 }
 
 /// The database's settings.
@@ -366,6 +371,8 @@ pub struct TlsSettings {
     pub certificates: Certificates,
     /// Whether HTTP is redirected to HTTPS.
     pub redirect: bool,
+    /// Whose certificates clients may show: a file in PEM, and whether they must.
+    pub clients: Option<(PathBuf, bool)>,
 }
 
 /// Where certificates come from.
@@ -463,9 +470,22 @@ impl Site {
         }
     }
 
-    /// Whether the database is on several servers.
+    /// The same site, planned with replicas of its database. Agents of this version do not run them yet.
+    #[must_use]
+    pub fn with_replicas(mut self) -> Self {
+        self.plans_replicas = true;
+        self
+    }
+
+    /// Whether the database is planned on several servers.
     pub fn has_replicas(&self) -> bool {
-        self.with_role(Role::Database).count() > 1
+        self.plans_replicas && self.with_role(Role::Database).count() > 1
+    }
+
+    /// Who issues the certificates of clients, and whether clients must show one.
+    pub fn client_authorities(&self) -> Option<(&Path, bool)> {
+        let (file, required) = self.tls.as_ref().filter(|_| self.has_edge())?.clients.as_ref()?;
+        Some((file, *required))
     }
 
     /// The role of the servers that visitors reach.

@@ -181,6 +181,14 @@ pub struct WebPlan {
     /// balancers.
     #[serde(default)]
     pub trusted_proxies: Vec<String>,
+    /// How long a replaced process keeps connections that left HTTP, such as `WebSocket`s, in milliseconds.
+    #[serde(default = "drain_ms")]
+    pub drain_ms: u64,
+}
+
+/// For plans that do not say how long.
+fn drain_ms() -> u64 {
+    3_600_000
 }
 
 /// A host name, or `*.example.com` for every name one or more labels below.

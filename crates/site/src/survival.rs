@@ -37,19 +37,17 @@ impl Site {
 
     /// What the database loses with the server.
     fn needs(&self, server: &Server) -> Option<&'static str> {
-        let count = |role| self.with_role(role).count();
-        if server.has(Role::Database) {
-            let waits = self.database.durability == Durability::NoLoss && count(Role::Database) == 2;
-            if count(Role::Database) == 1 || waits {
-                return Some(if waits {
-                    "a second database, without which writes wait,"
-                } else {
-                    "database"
-                });
-            }
+        if !self.keeps_data(server) {
+            return None;
         }
-        let is_both = server.has(Role::Database) && server.has(Role::Coordinator);
-        (is_both && self.has_replicas() && count(Role::Coordinator) == 1)
-            .then_some("the coordinator, without which no replica takes the primary's place")
+        let count = |role| self.with_role(role).count();
+        if !self.has_replicas() {
+            return Some("database");
+        }
+        if self.database.durability == Durability::NoLoss && count(Role::Database) == 2 {
+            return Some("a second database, without which writes wait,");
+        }
+        let is_both = server.has(Role::Coordinator) && count(Role::Coordinator) == 1;
+        is_both.then_some("the coordinator, without which no replica takes the primary's place")
     }
 }

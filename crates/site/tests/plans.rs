@@ -24,6 +24,19 @@ fn the_examples_of_all_four_rungs_are_right() {
 }
 
 #[test]
+fn a_tier_of_databases_has_a_coordinator_replicas_and_a_router_beside_every_app() {
+    let plans = example("4-tiered").with_replicas().plans(&Inputs { serial: 1, ..Inputs::default() });
+    let of = |name: &str| plans.iter().find(|plan| plan.server.as_str() == name).unwrap();
+    let parts: Vec<_> = plans.iter().map(|plan| (&plan.coordinator, &plan.database, &plan.router)).collect();
+    insta::assert_json_snapshot!("parts_of_replicas", parts);
+    insta::assert_json_snapshot!("flows_of_database1", of("database1").flows);
+    for plan in plans.iter().filter(|plan| !plan.apps.is_empty()) {
+        let database = plan.apps[0].database.as_ref().unwrap();
+        assert_eq!(database.host.to_string(), "127.0.0.1", "the router of {}", plan.server);
+    }
+}
+
+#[test]
 fn the_single_rung_needs_nothing_that_is_not_built() {
     assert_eq!(example("1-single").not_yet(), Vec::<String>::new());
     assert!(!example("3-secured").not_yet().is_empty());
@@ -74,14 +87,15 @@ fn a_database_password_goes_only_to_servers_that_need_it() {
     let site = example("4-tiered");
     for server in &site.servers {
         let secrets = site.secrets_of(server);
-        let needs = server.has(Role::App) || server.has(Role::Database);
+        let needs =
+            server.has(Role::App) || server.has(Role::Database) && server.name.as_str() == "database1";
         assert_eq!(secrets.keys().any(|name| name.starts_with("database-")), needs, "{}", server.name);
     }
 }
 
 #[test]
 fn only_servers_that_speak_to_others_about_the_database_get_a_certificate() {
-    let site = example("4-tiered");
+    let site = example("4-tiered").with_replicas();
     for server in &site.servers {
         let is_one = [Role::App, Role::Database, Role::Coordinator].iter().any(|role| server.has(*role));
         for name in ["site-authority", "server-certificate", "server-key"] {
@@ -98,7 +112,7 @@ fn only_servers_that_speak_to_others_about_the_database_get_a_certificate() {
 #[test]
 fn every_flow_between_two_servers_is_let_out_of_the_one_and_into_the_other() {
     for name in ["2-distributed", "3-secured", "4-tiered"] {
-        let plans = example(name).plans(&Inputs::default());
+        let plans = example(name).with_replicas().plans(&Inputs::default());
         for plan in &plans {
             for flow in &plan.flows {
                 let Peer::Server(peer) = &flow.peer else { continue };
@@ -212,7 +226,14 @@ fn edges_share_one_cookie_secret_and_keys_go_to_edges_only() {
         let server = site.servers.iter().find(|server| server.name.as_str() == name).unwrap();
         site.secrets_of(server).into_keys().collect::<Vec<_>>()
     };
-    let keys = ["edge-cookie", "tls-certificate-1", "tls-certificate-2", "tls-key-1", "tls-key-2"];
+    let keys = [
+        "edge-cookie",
+        "tls-certificate-1",
+        "tls-certificate-2",
+        "tls-client-authorities",
+        "tls-key-1",
+        "tls-key-2",
+    ];
     assert_eq!(names("edge1"), keys);
     assert_eq!(names("all"), keys);
     assert_eq!(names("server1"), Vec::<String>::new());

@@ -24,7 +24,8 @@ use crate::metrics::Metrics;
 use crate::service::Web;
 use crate::site::{self, Site};
 
-/// Time for requests to end once the role is asked to stop; less than the agent waits before it kills.
+/// Time for requests to end once the role is asked to stop; less than the agent waits before it kills. What left HTTP
+/// has the time that the plan says.
 const DRAIN: Duration = Duration::from_secs(35);
 
 /// What the role is to do, as the agent writes it.
@@ -92,7 +93,7 @@ impl Server {
         let (queue, stop, series) = (writer.queue.clone(), shutdown.clone(), registry.clone());
         let engine = Engine::start(
             listeners,
-            &settings(&plan.limits),
+            &settings(&plan.limits, Duration::from_millis(plan.drain_ms)),
             &EngineMetrics::new(&registry),
             &shutdown,
             move |worker| {
@@ -150,7 +151,7 @@ async fn give_up_pools(site: Weak<Site>, shutdown: Shutdown) {
     }
 }
 
-fn settings(limits: &WebLimits) -> Settings {
+fn settings(limits: &WebLimits, drain_tunnels: Duration) -> Settings {
     let seconds = |count: u32| Duration::from_secs(u64::from(count));
     Settings {
         limits: Limits {
@@ -166,6 +167,7 @@ fn settings(limits: &WebLimits) -> Settings {
             body: seconds(limits.body_timeout_secs),
             idle: seconds(limits.idle_timeout_secs),
             drain: DRAIN,
+            drain_tunnels: Some(drain_tunnels),
             ..Timeouts::default()
         },
         ..Settings::default()

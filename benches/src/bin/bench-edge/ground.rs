@@ -198,6 +198,7 @@ impl Ground {
             rates: Vec::new(),
             concurrent: 0,
             cache: false,
+            client_certificate: false,
         };
         let limits = WebLimits { connections: CONNECTIONS, ..WebLimits::default() };
         Ok(EdgePlan {
@@ -205,6 +206,7 @@ impl Ground {
             listeners: vec![listener(port, false), listener(tls_port, true)],
             redirect_to_tls: false,
             tcp: Vec::new(),
+            client_certificates: None,
             certificates: vec![CertificatePlan {
                 chain_secret: "chain".to_owned(),
                 key_secret: "key".to_owned(),

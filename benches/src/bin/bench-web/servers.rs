@@ -123,6 +123,7 @@ impl Ground {
             routes: vec![Route { host: None, path: "/".to_owned(), target: Target::App(app) }],
             limits: WebLimits::default(),
             compress: true,
+            drain_ms: 1000,
             trusted_proxies: Vec::new(),
         };
         let config = Config { plan, run: folder.join("run"), log: folder.join("log") };

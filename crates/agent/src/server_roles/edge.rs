@@ -8,7 +8,7 @@ use mainstay_site::paths;
 use mainstay_site::plan::EdgePlan;
 use sha2::{Digest, Sha256};
 
-use super::{EDGE_MARGIN, SpecError, access_log, digits, own_role};
+use super::{MARGIN, SpecError, access_log, digits, own_role};
 
 /// The role, and its secrets as files that only its user reads.
 pub(super) fn spec(
@@ -26,7 +26,7 @@ pub(super) fn spec(
     let mut addresses: Vec<_> = plan.listeners.iter().map(|listener| listener.address).collect();
     addresses.extend(plan.tcp.iter().map(|service| service.listen));
     let sockets = addresses.into_iter().map(tcp).collect();
-    let grace = Duration::from_millis(plan.drain_ms) + EDGE_MARGIN;
+    let grace = Duration::from_millis(plan.drain_ms) + MARGIN;
     let mut spec = own_role("edge", plan, Some(folder.clone()), digest, sockets, grace)?;
     let user = spec.user.clone();
     spec.folders.push(access_log("edge", &user));
@@ -53,6 +53,7 @@ fn names(plan: &EdgePlan) -> Vec<String> {
     let mut names: Vec<String> =
         pairs.flat_map(|pair| [pair.chain_secret.clone(), pair.key_secret.clone()]).collect();
     names.extend(of_upstreams.filter_map(|tls| tls.authorities_secret.clone()));
+    names.extend(plan.client_certificates.as_ref().map(|clients| clients.authorities_secret.clone()));
     names.push(plan.cookie_secret.clone());
     names.sort();
     names.dedup();

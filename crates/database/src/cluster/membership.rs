@@ -44,7 +44,7 @@ impl Machine {
             && is_well
             && member.streaming
             && member.state == State::Replica
-            && Some(member.epoch) == self.open
+            && Some(member.epoch) == self.leads().map(|leader| leader.value.epoch)
     }
 
     fn note_losses(&mut self, sync: &Sync, now: Duration) {

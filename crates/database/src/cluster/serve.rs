@@ -67,7 +67,11 @@ impl Machine {
     fn would_wait_in_vain(&self, seen: &Observed) -> bool {
         let Some(sync) = self.sync() else { return false };
         let mode = sync.value.mode;
-        mode == Mode::Unprotected && self.waits_for_replicas(mode) && seen.attached.is_empty()
+        let acknowledges = |name: &Name| {
+            seen.attached.contains(name)
+                && self.view.members.get(name).is_some_and(|member| member.value.acknowledging)
+        };
+        mode == Mode::Unprotected && self.waits_for_replicas(mode) && !sync.value.members.iter().any(acknowledges)
     }
 
     /// Writes a row now and then: it proves that writes are acknowledged, and notices a full disk.

@@ -68,7 +68,7 @@ pub enum Action {
         /// What it is.
         to: Condition,
     },
-    /// An upstream takes requests again after it was out: its share starts slowly
+    /// An upstream takes requests again after it was out, or is new: its share starts slowly
     /// ([`Balancer::came_up`](crate::balance::Balancer::came_up)).
     CameUp(UpstreamId),
 }
@@ -117,18 +117,23 @@ impl GroupHealth {
     pub fn update(&mut self, group: &UpstreamGroup, now: Instant) -> Vec<Action> {
         let fresh = Self::new(group, self.random.next(), now);
         let mut old: Vec<Option<Member>> = std::mem::take(&mut self.members).into_iter().map(Some).collect();
+        let mut actions = Vec::new();
         let mut kept = Vec::new();
         for mut member in fresh.members {
             let place =
                 old.iter().position(|other| other.as_ref().is_some_and(|other| other.id == member.id));
-            if let Some(known) = place.and_then(|place| old[place].take()) {
+            let known = place.and_then(|place| old[place].take());
+            // Its share grows from now on, whatever the others have by now.
+            if member.eligible && known.as_ref().is_none_or(|known| !known.eligible) {
+                actions.push(Action::CameUp(member.id));
+            }
+            if let Some(known) = known {
                 member.inherit(known, group.health.as_ref());
             }
             kept.push(place);
             self.members.push(member);
         }
         self.outlier.replan(group.outlier, &kept, now);
-        let mut actions = Vec::new();
         self.settle(&mut actions);
         actions
     }

@@ -84,6 +84,11 @@ impl<T> Shedder<T> {
         self.limit.learn_at(at);
     }
 
+    /// Takes over new bounds of the queue; those who wait go on waiting.
+    pub fn set_bounds(&mut self, queue: usize, longest_wait: Duration) {
+        self.queue.set_bounds(queue, longest_wait);
+    }
+
     /// Asks whether a request may go ahead. Nobody overtakes those that wait.
     pub fn admit(&mut self) -> Admission {
         if self.queue.is_empty() && self.in_flight < self.limit.limit() {
@@ -105,7 +110,17 @@ impl<T> Shedder<T> {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// What is to be done with waiting requests; call it after [`Shedder::finished`] and at
+    /// A request that went ahead waits for its own client, and does not count as in flight until [`Shedder::resume`].
+    pub fn pause(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// It goes on.
+    pub fn resume(&mut self) {
+        self.in_flight += 1;
+    }
+
+    /// What is to be done with waiting requests; call it after [`Shedder::finished`], [`Shedder::pause`] and at
     /// [`Shedder::next_due`], until it returns `None`. A request that it lets ahead counts as in flight: if its client has left
     /// meanwhile, call [`Shedder::finished`] with `None`.
     pub fn next(&mut self, now: Instant) -> Option<Next<T>> {

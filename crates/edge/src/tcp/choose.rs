@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::ready;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,6 +11,8 @@ use std::time::Duration;
 use mainstay_http::proxy_protocol::Version;
 use mainstay_http::tls::ClientTls;
 use mainstay_site::plan::edge::{ProxyVersion, UpstreamGroup};
+
+use crate::balance::{NoUpstream, Readiness};
 
 /// An upstream, and how it is reached.
 pub struct Target {
@@ -29,15 +32,35 @@ pub struct Target {
 
 /// Who knows the groups: which upstreams are fit, and whose turn it is. Asked by one thread.
 pub trait Upstreams: 'static {
-    /// An upstream of a group for a new connection, other than those that were tried for it; `None` if there is none.
-    fn choose(&self, group: &str, tried: &[SocketAddr]) -> Option<Target>;
+    /// An upstream of a group for a new connection, other than those that were tried for it.
+    fn choose(&self, group: &str, tried: &[SocketAddr]) -> Result<Target, NoUpstream>;
+
+    /// The same once one has room, for as long as the group lets a connection wait. Without a queue, none waits.
+    fn wait(&self, _group: &str, _tried: &[SocketAddr]) -> impl Future<Output = Result<Target, NoRoom>> {
+        ready(Err(NoRoom::QueueFull))
+    }
 
     /// Told when an upstream took a connection, or did not.
     fn connected(&self, _group: &str, _target: &Target, _taken: bool) {}
 }
 
+/// Why a connection that waited got no upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoom {
+    /// As many wait already as may.
+    #[error("too many connections wait for room at an upstream")]
+    QueueFull,
+    /// It waited for as long as it may.
+    #[error("no upstream had room in time")]
+    QueueTime,
+    /// There is none any more.
+    #[error("no upstream takes new connections")]
+    Nobody,
+}
+
 /// Takes the fit upstream with the fewest open connections of this thread by weight, ties in turn. Backups are used when
-/// no other is left; if none is fit, all are tried, because checks may be wrong.
+/// no other is left; if none is fit, all are tried, because checks may be wrong. One that is full is not passed by for a
+/// worse one: whoever comes may wait.
 pub struct LeastConnections<F> {
     groups: RefCell<HashMap<String, Rc<Group>>>,
     fit: F,
@@ -51,9 +74,9 @@ struct Group {
     turn: Cell<usize>,
 }
 
-impl<F: Fn(&str, usize) -> bool + 'static> LeastConnections<F> {
+impl<R: Into<Readiness>, F: Fn(&str, usize) -> R + 'static> LeastConnections<F> {
     /// Groups with TLS to their upstreams, where they have it. `fit` says whether the upstream with this index of the
-    /// group with this name is healthy.
+    /// group with this name is healthy, and whether it has room.
     pub fn new(groups: impl IntoIterator<Item = (UpstreamGroup, Option<ClientTls>)>, fit: F) -> Self {
         let this = Self { groups: RefCell::default(), fit };
         this.replace(groups);
@@ -78,26 +101,36 @@ impl<F: Fn(&str, usize) -> bool + 'static> LeastConnections<F> {
     }
 }
 
-impl<F: Fn(&str, usize) -> bool + 'static> Upstreams for LeastConnections<F> {
-    fn choose(&self, group: &str, tried: &[SocketAddr]) -> Option<Target> {
-        let group = Rc::clone(self.groups.borrow().get(group)?);
-        let index = group.choose(|index| (self.fit)(&group.plan.name, index), tried)?;
-        Some(group.target(index))
+impl<R: Into<Readiness>, F: Fn(&str, usize) -> R + 'static> Upstreams for LeastConnections<F> {
+    fn choose(&self, group: &str, tried: &[SocketAddr]) -> Result<Target, NoUpstream> {
+        let group = Rc::clone(self.groups.borrow().get(group).ok_or(NoUpstream::Nobody)?);
+        let index = group.choose(|index| (self.fit)(&group.plan.name, index).into(), tried)?;
+        Ok(group.target(index))
     }
 }
 
 impl Group {
-    fn choose(&self, fit: impl Fn(usize) -> bool, tried: &[SocketAddr]) -> Option<usize> {
+    fn choose(
+        &self,
+        readiness: impl Fn(usize) -> Readiness,
+        tried: &[SocketAddr],
+    ) -> Result<usize, NoUpstream> {
         let upstreams = &self.plan.upstreams;
         let turn = self.turn.get();
         let mut best: Option<((bool, bool), usize)> = None;
+        let mut full: Option<(bool, bool)> = None;
         for offset in 0..upstreams.len() {
             let index = (turn + offset) % upstreams.len();
             let upstream = &upstreams[index];
             if upstream.drain || upstream.weight == 0 || tried.contains(&upstream.address) {
                 continue;
             }
-            let tier = (!fit(index), upstream.backup);
+            let ready = readiness(index);
+            let tier = (ready == Readiness::Unfit, upstream.backup);
+            if ready == Readiness::Full {
+                full = Some(full.map_or(tier, |full| full.min(tier)));
+                continue;
+            }
             let better = best.is_none_or(|(best_tier, best)| {
                 tier < best_tier || (tier == best_tier && self.load_is_less(index, best))
             });
@@ -105,9 +138,13 @@ impl Group {
                 best = Some((tier, index));
             }
         }
-        let (_, index) = best?;
+        let (_, index) = match (best, full) {
+            (Some((tier, index)), full) if full.is_none_or(|full| tier <= full) => (tier, index),
+            (_, Some(_)) => return Err(NoUpstream::Full),
+            _ => return Err(NoUpstream::Nobody),
+        };
         self.turn.set((index + 1) % upstreams.len());
-        Some(index)
+        Ok(index)
     }
 
     /// Compares connections by weight, as they would be with one more.

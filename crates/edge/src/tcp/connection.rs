@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use mainstay_http::per_client::ClientPlace;
 use mainstay_http::proxy_protocol::{self, Addresses, Header};
 use mainstay_http::tls;
 use mainstay_http::tls::client_hello::{HelloError, HelloReader, MOST_BYTES};
@@ -11,11 +12,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::choose::{Target, Upstreams};
+use super::choose::{NoRoom, Target, Upstreams};
 use super::copy::{Broken, Counters, copy};
 use super::metrics::ServiceMetrics;
 use super::service::{Service, Tls};
 use super::side::Side;
+use crate::balance::NoUpstream;
 
 /// Upstreams that are tried for one connection.
 const TRIES: usize = 5;
@@ -25,6 +27,8 @@ const TRIES: usize = 5;
 enum Ended {
     #[error("untrusted PROXY header")]
     Untrusted,
+    #[error("the client has as many connections as it may")]
+    TooMany,
     #[error("{0}")]
     Proxy(#[from] proxy_protocol::ReadError),
     #[error("{0}")]
@@ -40,6 +44,8 @@ enum Ended {
     #[error("no upstream of group {0} takes connections")]
     NoUpstream(String),
     #[error("{0}")]
+    NoRoom(NoRoom),
+    #[error("{0}")]
     Broken(Broken),
 }
 
@@ -47,6 +53,7 @@ impl Ended {
     fn reason(&self) -> &'static str {
         match self {
             Self::Untrusted => "PROXY header from untrusted network",
+            Self::TooMany => "too many of one client",
             Self::Proxy(error) => error.reason(),
             Self::Hello(HelloError::NoTls) => "no TLS",
             Self::Hello(HelloError::TooLarge) => "client hello too large",
@@ -55,7 +62,9 @@ impl Ended {
             Self::ClientLeft(_) => "client left early",
             Self::Slow => "client slow at start",
             Self::NoGroup(_) => "no group for name",
-            Self::NoUpstream(_) => "no upstream",
+            Self::NoUpstream(_) | Self::NoRoom(NoRoom::Nobody) => "no upstream",
+            Self::NoRoom(NoRoom::QueueFull) => "queue full",
+            Self::NoRoom(NoRoom::QueueTime) => "queue timeout",
             Self::Broken(Broken::Client(_)) => "client broke",
             Self::Broken(Broken::Upstream(_)) => "upstream broke",
             Self::Broken(Broken::Idle) => "idle",
@@ -89,12 +98,11 @@ async fn pass<U: Upstreams>(
 ) -> Result<(), Ended> {
     // What only the start needs is given back after it.
     let opened = timeout(service.handshake, Box::pin(open(stream, peer, service, metrics))).await;
-    let Opened { mut client, ends, name, first } = opened.map_err(|_| Ended::Slow)??;
+    let Opened { mut client, ends, name, first, place } = opened.map_err(|_| Ended::Slow)??;
+    let _place = place;
     let group = service.group_of(name.as_deref()).ok_or(Ended::NoGroup(name.clone()))?;
-    let Some((mut upstream, target)) = Box::pin(connect(group, ends, upstreams, metrics)).await else {
-        client.break_off();
-        return Err(Ended::NoUpstream(group.to_owned()));
-    };
+    let connected = Box::pin(connect(group, ends, upstreams, metrics)).await;
+    let (mut upstream, target) = connected.inspect_err(|_| client.break_off())?;
     let counters = Counters { received: &metrics.received, sent: &metrics.sent };
     let copied = copy(&mut client, &mut upstream, first, service.idle, counters).await;
     drop(target);
@@ -114,6 +122,8 @@ struct Opened {
     name: Option<String>,
     /// What was read and belongs to the upstream.
     first: Vec<u8>,
+    /// Its place among those of its client.
+    place: Option<ClientPlace>,
 }
 
 async fn open(
@@ -133,17 +143,23 @@ async fn open(
             Header::Own => {}
         }
     }
-    match &service.tls {
-        Tls::None => Ok(Opened { client: Side::Plain(stream), ends, name: None, first: Vec::new() }),
+    // Behind a PROXY header the client that it names counts.
+    let place = match (&service.clients, &ends) {
+        (Some(clients), Some(ends)) => clients.enter(ends.source.ip()).map_err(|_| Ended::TooMany)?,
+        _ => None,
+    };
+    let (client, name, first) = match &service.tls {
+        Tls::None => (Side::Plain(stream), None, Vec::new()),
         Tls::Passthrough => {
             let (name, first) = hello(&mut stream).await?;
-            Ok(Opened { client: Side::Plain(stream), ends, name, first })
+            (Side::Plain(stream), name, first)
         }
         Tls::Terminate(tls) => {
             let (stream, info) = tls::accept(stream, tls, &metrics.tls).await?;
-            Ok(Opened { client: Side::Client(stream), ends, name: info.server_name, first: Vec::new() })
+            (Side::Client(stream), info.server_name, Vec::new())
         }
-    }
+    };
+    Ok(Opened { client, ends, name, first, place })
 }
 
 /// Reads a client's hello; answers the name asked for, and all that was read.
@@ -162,29 +178,33 @@ async fn hello(stream: &mut TcpStream) -> Result<(Option<String>, Vec<u8>), Ende
     }
 }
 
-/// Connects to an upstream of the group, and to the next one if that fails.
+/// Connects to an upstream of the group that has room, and to the next one if that fails.
 async fn connect<U: Upstreams>(
     group: &str,
     ends: Option<Addresses>,
     upstreams: &U,
     metrics: &ServiceMetrics,
-) -> Option<(Side, Target)> {
+) -> Result<(Side, Target), Ended> {
     let mut tried = Vec::new();
     while tried.len() < TRIES {
-        let target = upstreams.choose(group, &tried)?;
+        let target = match upstreams.choose(group, &tried) {
+            Ok(target) => target,
+            Err(NoUpstream::Full) => upstreams.wait(group, &tried).await.map_err(Ended::NoRoom)?,
+            Err(NoUpstream::Nobody) => break,
+        };
         let connected = timeout(target.connect, connect_to(&target, ends)).await;
         let connected = connected.unwrap_or_else(|_| Err(late(target.connect)));
         metrics.connect(&target.name, connected.is_ok());
         upstreams.connected(group, &target, connected.is_ok());
         match connected {
-            Ok(side) => return Some((side, target)),
+            Ok(side) => return Ok((side, target)),
             Err(error) => {
                 tracing::debug!(upstream = &*target.name, %error, "an upstream takes no connection");
                 tried.push(target.address);
             }
         }
     }
-    None
+    Err(Ended::NoUpstream(group.to_owned()))
 }
 
 fn late(limit: Duration) -> io::Error {

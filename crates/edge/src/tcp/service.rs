@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mainstay_http::networks::Networks;
+use mainstay_http::per_client::Clients;
 use mainstay_http::tls::ServerTls;
 use mainstay_site::plan::HostPattern;
 use mainstay_site::plan::edge::{TcpService, TcpTls};
@@ -30,6 +31,8 @@ pub struct Service {
     pub idle: Duration,
     /// Open connections, of all shares of the listening socket together.
     pub connections: usize,
+    /// Open connections of one client; without it, as many as the service has.
+    pub clients: Option<Arc<Clients>>,
 }
 
 /// What a service does with TLS.
@@ -63,6 +66,7 @@ impl Service {
             handshake: HANDSHAKE,
             idle: Duration::from_millis(plan.idle_ms.max(1)),
             connections: plan.connections.max(1) as usize,
+            clients: Clients::new(plan.connections_per_client, trusted),
         })
     }
 
@@ -92,9 +96,15 @@ impl Live {
         Self(Arc::new(Mutex::new(Arc::new(service))))
     }
 
-    /// Changes it. What is open goes on as it was.
-    pub fn replace(&self, service: Service) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(service);
+    /// Changes it. What is open goes on as it was, and does not count against a changed limit for clients.
+    pub fn replace(&self, mut service: Service) {
+        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(before), Some(clients)) = (&now.clients, &service.clients)
+            && before.is_like(clients)
+        {
+            service.clients = Some(Arc::clone(before));
+        }
+        *now = Arc::new(service);
     }
 
     /// The service as it is now. The lock is held for a clone of the pointer, once per connection.

@@ -7,7 +7,7 @@ use mainstay_site::ByteSize;
 use mainstay_site::plan::edge::{CachePlan, HashKey, PathCondition, RateLimit, RateWindow, RouteAction};
 
 use crate::client::{Wire, get};
-use crate::edge::{Edge, group, health, route, until};
+use crate::edge::{Edge, group, health, route, until, upstream};
 use crate::origin::{Mood, Origin};
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nhost: a.test\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: k\r\n\r\n";
@@ -194,6 +194,41 @@ fn status_tells_the_weight_that_one_which_comes_back_has() {
     a.revive();
     until("it is up again", || edge.state("a") == "up");
     assert!((10.0..20.0).contains(&weight()), "a tenth of 100 at first: {}", weight());
+}
+
+#[test]
+fn an_upstream_that_is_added_starts_slowly_from_its_own_moment() {
+    let (a, b, c) = (Origin::start("a"), Origin::start("b"), Origin::start("c"));
+    let mut edge = Edge::with(&[&a], |plan| plan.groups[0].slow_start_ms = 3_600_000);
+    let weights = |edge: &Edge| -> Vec<f64> {
+        let status = edge.status();
+        let upstreams = status["groups"][0]["upstreams"].as_array().unwrap().iter();
+        upstreams.map(|upstream| upstream["effective_weight"].as_f64().unwrap()).collect()
+    };
+    assert_eq!(weights(&edge), [100.0], "with the edge itself nobody starts slowly");
+    edge.reload(|plan| plan.groups[0].upstreams.push(upstream(&b))).unwrap();
+    let now = weights(&edge);
+    assert!(now[0] == 100.0 && (10.0..20.0).contains(&now[1]), "{now:?}");
+    for _ in 0..110 {
+        assert_eq!(get(edge.address, "/", "").status, 200);
+    }
+    let (of_a, of_b) = (a.seen().len(), b.seen().len());
+    assert!((5..=20).contains(&of_b), "{of_a} and {of_b}");
+    // One that comes later, or that gets a weight again, has a moment of its own; the others keep theirs.
+    edge.reload(|plan| {
+        plan.groups[0].slow_start_ms = 1;
+        plan.groups[0].upstreams.push(upstream(&c));
+        plan.groups[0].upstreams[0].weight = 0;
+    })
+    .unwrap();
+    until("those two are warm", || weights(&edge) == [0.0, 100.0, 100.0]);
+    edge.reload(|plan| {
+        plan.groups[0].slow_start_ms = 3_600_000;
+        plan.groups[0].upstreams[0].weight = 100;
+    })
+    .unwrap();
+    let now = weights(&edge);
+    assert!((10.0..20.0).contains(&now[0]), "{now:?}");
 }
 
 #[test]

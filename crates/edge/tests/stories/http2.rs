@@ -1,10 +1,12 @@
 //! Upstreams that speak h2 in plain text, gRPC among them.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -90,4 +92,83 @@ fn a_grpc_server_gets_requests_over_h2_as_long_as_it_says_that_it_serves() {
     drop(edge);
     shutdown.end();
     server.join().unwrap();
+}
+
+/// Passes bytes on to a server, both ways, until it is told to be silent: then it takes what comes and passes nothing on, as
+/// a machine that hangs, or a network that drops all packets.
+struct Relay {
+    address: SocketAddr,
+    silent: Arc<AtomicBool>,
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Relay {
+    fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, silent) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+        let (quiet, accepted) = (Arc::clone(&silent), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&accepted);
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            while let Ok((client, _)) = listener.accept() {
+                count.fetch_add(1, Ordering::SeqCst);
+                let server = TcpStream::connect(server).unwrap();
+                let ways = [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)];
+                for (mut from, mut to) in ways {
+                    let quiet = Arc::clone(&quiet);
+                    std::thread::spawn(move || {
+                        let mut bytes = [0; 4096];
+                        while let Ok(count @ 1..) = from.read(&mut bytes) {
+                            if !quiet.load(Ordering::SeqCst) && to.write_all(&bytes[..count]).is_err() {
+                                return;
+                            }
+                        }
+                        let _ = to.shutdown(std::net::Shutdown::Write);
+                    });
+                }
+            }
+        });
+        Self { address, silent, accepted }
+    }
+}
+
+#[test]
+fn an_h2_upstream_that_is_silently_gone_is_found_by_ping_and_its_requests_go_elsewhere() {
+    const LONGEST: Duration = Duration::from_secs(15);
+    let (serving, of_a, of_b) = (Arc::new(AtomicBool::new(true)), Arc::default(), Arc::default());
+    let (a, b) = (grpc(&serving, &of_a), grpc(&serving, &of_b));
+    let relay = Relay::to(a.0);
+    let origins = [Origin::start("a"), Origin::start("b")];
+    let edge = Edge::with(&[&origins[0], &origins[1]], |plan| {
+        let group = &mut plan.groups[0];
+        group.protocol = UpstreamProtocol::Http2;
+        (group.upstreams[0].address, group.upstreams[1].address) = (relay.address, b.0);
+        // Nothing but PING can find it: there are no checks, and responses may take long.
+        group.first_byte_ms = LONGEST.as_millis() as u64;
+    });
+    for _ in 0..4 {
+        assert_eq!(get(edge.address, "/", "").text(), "h2");
+    }
+    assert_eq!((of_a.load(Ordering::SeqCst), of_b.load(Ordering::SeqCst)), (2, 2));
+    relay.silent.store(true, Ordering::SeqCst);
+    // Of these some are sent to the one that is gone.
+    let sent = Instant::now();
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let address = edge.address;
+            std::thread::spawn(move || get(address, "/", ""))
+        })
+        .collect();
+    for client in clients {
+        assert_eq!(client.join().unwrap().text(), "h2");
+    }
+    assert!(sent.elapsed() < LONGEST, "no request waited for as long as a response may take");
+    let failed = "mainstay_edge_upstream_failures_total{group=\"web\",upstream=\"a\",reason=\"timeout\"}";
+    assert!(edge.metric(failed) >= 1.0);
+    assert_eq!(relay.accepted.load(Ordering::SeqCst), 1, "nor was it sent there again");
+    drop(edge);
+    for (_, server, shutdown) in [a, b] {
+        shutdown.end();
+        server.join().unwrap();
+    }
 }

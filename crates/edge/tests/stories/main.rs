@@ -14,5 +14,6 @@ mod http2;
 mod limits;
 mod origin;
 mod overload;
+mod passing;
 mod protocols;
 mod smuggling;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::client::Wire;
+use crate::client::{Wire, get};
 use crate::edge::Edge;
 use crate::origin::{Mood, Origin};
 
@@ -62,4 +62,46 @@ fn slow_upstreams_stay_at_work_and_what_is_too_much_is_refused_at_once() {
     // All places are given back.
     let status = edge.status();
     assert_eq!(status["groups"][0]["upstreams"][0]["in_flight"], 0, "{status}");
+}
+
+#[test]
+fn clients_that_are_slow_to_send_a_body_keep_no_place_from_others() {
+    const SLOW: usize = 150;
+    let a = Origin::start("a");
+    let edge = Edge::with(&[&a], |plan| {
+        plan.shed = true;
+        plan.routes[0].timeout_ms = 60_000;
+        // While connections are made to the upstream, they may well wait for each other.
+        plan.groups[0].queue = 300;
+        plan.groups[0].queue_ms = 16_000;
+    });
+    // More of each kind than are let ahead at once: a small body, a large one, one of unknown length, and one that asks.
+    let kinds = [
+        "content-length: 1000\r\n\r\nabc",
+        "content-length: 1000000\r\n\r\nabc",
+        "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        "expect: 100-continue\r\ncontent-length: 1000\r\n\r\nabc",
+    ];
+    for kind in kinds {
+        let slow = |_| {
+            let mut wire = Wire::to(edge.address);
+            wire.send(format!("POST /slow HTTP/1.1\r\nhost: a.test\r\n{kind}"));
+            wire
+        };
+        let mut wires: Vec<_> = (0..SLOW).map(slow).collect();
+        for number in 0..30 {
+            let answer = get(edge.address, "/", "");
+            assert_eq!(answer.status, 200, "request {number} beside {kind:?}: {}", answer.text());
+        }
+        // Slow is not lost.
+        let left = if kind.contains("1000000") { 999_997 } else { 997 };
+        let rest = if kind.contains("chunked") { "0\r\n\r\n".to_owned() } else { "x".repeat(left) };
+        let mut last = wires.pop().unwrap();
+        last.send(rest);
+        let _ = last.until("x-origin: a\r\n").unwrap();
+    }
+    let turned_away = |reason| {
+        edge.metric(&format!("mainstay_edge_refusals_total{{route=\"all\",reason=\"{reason}\"}}")) as usize
+    };
+    assert_eq!(turned_away("queue_full") + turned_away("queue_time"), 0);
 }

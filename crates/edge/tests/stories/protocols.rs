@@ -5,12 +5,14 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use mainstay_site::ByteSize;
-use mainstay_site::plan::edge::{CachePlan, CertificatePlan, ProxyVersion, TcpService, TcpTls};
-use tokio_rustls::rustls::pki_types::ServerName;
+use mainstay_site::plan::edge::{
+    CachePlan, CertificatePlan, ClientCertificates, EdgePlan, ProxyVersion, TcpService, TcpTls,
+};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::client::{Wire, get, request};
-use crate::edge::{Edge, bind, until};
+use crate::edge::{Edge, bind, route, until};
 use crate::origin::{Mood, Origin};
 
 /// A certificate and its key, written as secrets of these names.
@@ -28,18 +30,35 @@ fn planned(name: &str) -> CertificatePlan {
 }
 
 fn tls_get(edge: &Edge, trusted: &rcgen::Certificate, name: &str, host: &str) -> Result<String, String> {
+    let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    tls_ask(edge, trusted, name, &request, None)
+}
+
+/// Asks on a connection of its own, with a certificate and its key where one is shown.
+fn tls_ask(
+    edge: &Edge,
+    trusted: &rcgen::Certificate,
+    name: &str,
+    request: &str,
+    shown: Option<&(CertificateDer<'static>, Vec<u8>)>,
+) -> Result<String, String> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.der().clone()).unwrap();
     let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let config = match shown {
+        Some((certificate, key)) => {
+            let key = PrivateKeyDer::Pkcs8(key.clone().into());
+            config.with_client_auth_cert(vec![certificate.clone()], key).unwrap()
+        }
+        None => config.with_no_client_auth(),
+    };
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let connection = ClientConnection::new(Arc::new(config), name).unwrap();
     let mut stream = StreamOwned::new(connection, TcpStream::connect(edge.address).unwrap());
-    let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
@@ -117,21 +136,136 @@ fn what_may_be_kept_is_asked_for_once() {
 }
 
 #[test]
+fn clients_show_certificates_where_they_are_asked_and_upstreams_learn_whose() {
+    let origin = Origin::start("a");
+    let secrets = tempfile::tempdir().unwrap();
+    let server = certificate(secrets.path(), "one", "a.test");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&key).unwrap();
+    std::fs::write(secrets.path().join("clients"), authority.pem()).unwrap();
+    let issuer = rcgen::Issuer::new(params, key);
+    let issue = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        (certificate.der().clone(), key.serialize_der())
+    };
+    let alice = issue("alice");
+    let copy = |edge: &std::path::Path| {
+        for entry in std::fs::read_dir(secrets.path()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), edge.join(entry.file_name())).unwrap();
+        }
+    };
+    let start = |required: bool| {
+        Edge::prepared(&[&origin], &copy, |plan| {
+            plan.listeners[0].tls = true;
+            plan.certificates = vec![planned("one")];
+            plan.client_certificates =
+                Some(ClientCertificates { authorities_secret: "clients".to_owned(), required });
+            plan.routes.insert(0, route("own", "/own"));
+            plan.routes[0].client_certificate = true;
+        })
+    };
+    let ask = |edge: &Edge, shown: Option<&(CertificateDer<'static>, Vec<u8>)>, path: &str| {
+        let fields = "x-client-certificate-subject: CN=root\r\n";
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a.test\r\n{fields}connection: close\r\n\r\n");
+        tls_ask(edge, &server, "a.test", &request, shown)
+    };
+    let mut edge = start(false);
+    let answer = ask(&edge, Some(&alice), "/own").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(origin.seen().pop().unwrap().field("x-client-certificate-subject"), Some("CN=alice"));
+    // Who shows none is nobody, whatever he says, and gets what is for everybody.
+    assert!(ask(&edge, None, "/").unwrap().starts_with("HTTP/1.1 200 "));
+    assert_eq!(origin.seen().pop().unwrap().field("x-client-certificate-subject"), None);
+    assert!(ask(&edge, None, "/own").unwrap().starts_with("HTTP/1.1 403 "));
+    assert_eq!(origin.count(), 0);
+    let change = |plan: &mut EdgePlan| plan.client_certificates.as_mut().unwrap().required = true;
+    assert!(edge.reload(change).unwrap_err().contains("new process"));
+    let edge = start(true);
+    assert!(ask(&edge, Some(&alice), "/").unwrap().starts_with("HTTP/1.1 200 "));
+    assert!(ask(&edge, None, "/").is_err());
+}
+
+fn raw_service(listen: std::net::SocketAddr) -> TcpService {
+    TcpService {
+        name: "raw".to_owned(),
+        listen,
+        tls: TcpTls::None,
+        proxy_protocol: false,
+        by_name: Vec::new(),
+        group: Some("web".to_owned()),
+        idle_ms: 20_000,
+        connections: 10,
+        connections_per_client: 0,
+    }
+}
+
+#[test]
+fn connections_of_a_service_wait_for_room_at_an_upstream() {
+    let origin = Origin::start("a");
+    let socket = bind("127.0.0.1:0".parse().unwrap());
+    let listen = socket.local_addr().unwrap();
+    let mut edge = Edge::listening(&[&origin], vec![socket], |plan| {
+        plan.tcp = vec![raw_service(listen)];
+        plan.groups[0].connections = 1;
+        plan.groups[0].queue = 1;
+        plan.groups[0].queue_ms = 20_000;
+    });
+    let raw = || {
+        let mut wire = Wire::to(listen);
+        wire.send("GET /raw HTTP/1.1\r\n\r\n");
+        wire
+    };
+    let answered = |wire: &mut Wire| wire.answer().unwrap().text().starts_with("GET /raw ");
+    let waiting = |edge: &Edge| edge.status()["groups"][0]["waiting"].as_u64();
+    let mut first = raw();
+    assert!(answered(&mut first));
+    let mut second = raw();
+    until("one waits", || waiting(&edge) == Some(1));
+    let status = edge.status();
+    let service = &status["services"][0];
+    assert_eq!((&service["name"], &service["connections"]), (&"raw".into(), &10.into()), "{status}");
+    assert_eq!(service["connections_open"], 2, "{status}");
+    assert_eq!(status["groups"][0]["upstreams"][0]["in_flight"], 1, "{status}");
+    // A third is one too many, and hears so at once.
+    assert_eq!(raw().rest(), "");
+    let errors = |edge: &Edge, reason: &str| {
+        edge.metric(&format!("mainstay_edge_tcp_errors_total{{service=\"raw\",reason=\"{reason}\"}}"))
+    };
+    assert_eq!(errors(&edge, "queue full"), 1.0);
+    // Requests wait for the same room, behind those that came before them.
+    assert_eq!(get(edge.address, "/", "").status, 503);
+    drop(first);
+    assert!(answered(&mut second));
+    assert_eq!(waiting(&edge), Some(0));
+    // The queue has a deadline.
+    edge.reload(|plan| plan.groups[0].queue_ms = 200).unwrap();
+    assert_eq!(raw().rest(), "");
+    assert_eq!(errors(&edge, "queue timeout"), 1.0);
+    // More room is there at once.
+    edge.reload(|plan| plan.groups[0].connections = 2).unwrap();
+    assert!(answered(&mut raw()) && answered(&mut second_request(second)));
+}
+
+/// On the same connection.
+fn second_request(mut wire: Wire) -> Wire {
+    wire.send("GET /raw HTTP/1.1\r\n\r\n");
+    wire
+}
+
+#[test]
 fn a_service_that_is_no_http_is_passed_on() {
     let origin = Origin::start("a");
     let socket = bind("127.0.0.1:0".parse().unwrap());
     let listen = socket.local_addr().unwrap();
     let edge = Edge::listening(&[&origin], vec![socket], |plan| {
-        plan.tcp = vec![TcpService {
-            name: "raw".to_owned(),
-            listen,
-            tls: TcpTls::None,
-            proxy_protocol: false,
-            by_name: Vec::new(),
-            group: Some("web".to_owned()),
-            idle_ms: 5000,
-            connections: 10,
-        }];
+        plan.tcp = vec![raw_service(listen)];
     });
     let mut wire = Wire::to(listen);
     // Passed on as it is: nothing is added.

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mainstay_edge::tcp::Service;
+use mainstay_http::networks::Networks;
+use mainstay_http::per_client::Clients;
 use mainstay_http::proxy_protocol::{Addresses, Version, header};
 use mainstay_site::plan::edge::ProxyVersion;
 
@@ -226,4 +228,51 @@ fn a_changed_service_is_for_new_connections() {
     assert_eq!(take(&mut server.connect(), 3), "new");
     before.write_all(b"?").unwrap();
     assert_eq!(take(&mut before, 1), "?");
+}
+
+#[test]
+fn a_client_has_no_more_connections_than_its_share() {
+    let echo = Actor::echo("a");
+    let groups = || vec![group("all", &[echo.address])];
+    let two = || Clients::new(2, &trusted());
+    let behind = Service { proxy_protocol: Some(trusted()), clients: two(), ..service() };
+    let server = Running::new(behind, groups());
+    let from = |client: &str| {
+        let (source, destination) = (format!("{client}:1000").parse().unwrap(), server.address);
+        let mut stream = server.connect();
+        // It may be closed already.
+        let _ = stream.write_all(&header(Version::V2, Some(Addresses { source, destination })));
+        stream
+    };
+    let mut first = vec![from("192.0.2.1"), from("192.0.2.1")];
+    for stream in &mut first {
+        assert_eq!(take(stream, 1), "a");
+    }
+    let refused = |mut stream: TcpStream| stream.read(&mut [0]).map_or(true, |count| count == 0);
+    assert!(refused(from("192.0.2.1")));
+    assert_eq!(take(&mut from("192.0.2.2"), 1), "a", "others are not in its way");
+    assert_eq!(server.errors("too many of one client"), 1);
+    // The same limit in a changed service goes on counting.
+    server.live.replace(Service {
+        proxy_protocol: Some(trusted()),
+        clients: two(),
+        idle: PATIENCE / 2,
+        ..service()
+    });
+    assert!(refused(from("192.0.2.1")));
+    drop(first.pop());
+    eventually("its place is free", || {
+        let mut again = from("192.0.2.1");
+        let mut byte = [0];
+        matches!(again.read(&mut byte), Ok(1))
+    });
+    // Without a PROXY header, the one who connects counts; trusted proxies, which carry many clients, do not.
+    let server = Running::new(Service { clients: two(), ..service() }, groups());
+    let mut many: Vec<TcpStream> = (0..5).map(|_| server.connect()).collect();
+    assert!(many.iter_mut().all(|stream| take(stream, 1) == "a"));
+    let nobody = Networks::default();
+    let server = Running::new(Service { clients: Clients::new(2, &nobody), ..service() }, groups());
+    let mut held = [server.connect(), server.connect()];
+    assert!(held.iter_mut().all(|stream| take(stream, 1) == "a"));
+    assert!(refused(server.connect()));
 }

@@ -69,6 +69,7 @@ pub(crate) fn service() -> Service {
         handshake: PATIENCE,
         idle: PATIENCE,
         connections: 1000,
+        clients: None,
     }
 }
 

@@ -118,7 +118,10 @@ impl Line<'_> {
             Some(address) => out.extend_from_slice(address.to_string().as_bytes()),
             None => out.extend_from_slice(b"unix"),
         }
-        put_text(out, b"\",\"method\":\"", self.method.as_str().as_bytes());
+        // A token has nothing that JSON would have to escape.
+        out.extend_from_slice(b"\",\"method\":\"");
+        let method = self.method.as_str().as_bytes();
+        out.extend_from_slice(&method[..method.len().min(MOST_TEXT)]);
         put_text(out, b"\",\"host\":\"", self.host.as_bytes());
         put_text(out, b"\",\"path\":\"", self.path.as_bytes());
         out.extend_from_slice(b"\",\"protocol\":\"");
@@ -180,6 +183,10 @@ fn format(second: u64) -> [u8; 19] {
 }
 
 fn put_decimal(out: &mut Vec<u8>, mut value: u64) {
+    if value < 10 {
+        out.push(b'0' + value as u8);
+        return;
+    }
     let mut digits = [0; 20];
     let mut start = digits.len();
     loop {
@@ -210,7 +217,9 @@ fn put_seconds(out: &mut Vec<u8>, duration: Duration) {
 fn put_text(out: &mut Vec<u8>, name: &[u8], text: &[u8]) {
     out.extend_from_slice(name);
     let text = &text[..text.len().min(MOST_TEXT)];
-    if text.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+    // Without a way out of the middle, which would keep it from looking at many bytes at once.
+    if text.iter().fold(true, |all, byte| all & plain(*byte)) {
         out.extend_from_slice(text);
         return;
     }

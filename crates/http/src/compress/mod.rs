@@ -10,8 +10,8 @@ use std::io;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE,
-    ETAG, RANGE, REFERER, VARY,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, COOKIE, ETAG, RANGE, REFERER, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -19,7 +19,7 @@ pub use encoder::{Effort, Encoder};
 pub use stream::Compressed;
 
 use crate::encoding::{self, Coding};
-use crate::{Body, Response, mime};
+use crate::{Body, FieldBlock, Response, mime};
 
 /// Smaller bodies are sent as they are: they fit into one packet anyhow.
 pub const LEAST_BYTES: u64 = 1024;
@@ -67,6 +67,37 @@ impl Wish {
             .then(|| encoding::choose(headers, &ON_THE_FLY))
             .flatten();
         Self { coding, foreign: coding.is_some() && is_foreign(headers, host) }
+    }
+
+    /// Whether the fields of a request are those of one that takes no coding: most programs say nothing of codings.
+    pub fn is_nothing(fields: &FieldBlock) -> bool {
+        fields.first(ACCEPT_ENCODING.as_str().as_bytes()).is_none()
+    }
+}
+
+/// What [`response`] makes of the fields of a response whose client takes no coding, in one walk over them.
+pub fn mark(status: StatusCode, fields: &mut FieldBlock, body: &Body) {
+    if !is_whole(status, body) || body.length().is_some_and(|length| length < LEAST_BYTES) {
+        return;
+    }
+    let (mut kind, mut told) = (None, None);
+    for field in &*fields {
+        match field.name {
+            b"content-type" => kind = kind.or(Some(field.value)),
+            b"content-length" => told = told.or(Some(field.value)),
+            b"content-encoding" | b"content-range" | b"content-digest" | b"repr-digest" | b"digest"
+            | b"content-md5" => return,
+            b"cache-control" if names_element(field.value, "no-transform") => return,
+            b"vary" if names_element(field.value, "accept-encoding") || names_element(field.value, "*") => {
+                return;
+            }
+            _ => {}
+        }
+    }
+    let told = || told.and_then(visible)?.parse::<u64>().ok();
+    let long = body.length().or_else(told).is_none_or(|length| length >= LEAST_BYTES);
+    if long && kind.and_then(visible).is_some_and(mime::is_compressible) {
+        fields.push(&VARY, &HeaderValue::from_static("accept-encoding"));
     }
 }
 
@@ -133,14 +164,18 @@ fn pays(headers: &HeaderMap, body: &Body) -> bool {
 
 /// Whether the response is a whole one, in its plain form, that nobody forbids to change.
 fn may(status: StatusCode, headers: &HeaderMap, body: &Body) -> bool {
-    let partial =
-        matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    matches!(body, Body::Full(_) | Body::Stream(_))
-        && !partial
+    is_whole(status, body)
         && !headers.contains_key(CONTENT_ENCODING)
         && !headers.contains_key(CONTENT_RANGE)
         && !has_element(headers, &CACHE_CONTROL, "no-transform")
         && !DIGESTS.iter().any(|digest| headers.contains_key(digest))
+}
+
+/// Whether there is a whole body that could be compressed.
+fn is_whole(status: StatusCode, body: &Body) -> bool {
+    let partial =
+        matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    matches!(body, Body::Full(_) | Body::Stream(_)) && !partial
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
@@ -148,12 +183,17 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 }
 
 fn has_element(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|field| field.to_str().ok())
-        .flat_map(|field| field.split(','))
-        .any(|element| element.trim().eq_ignore_ascii_case(wanted))
+    headers.get_all(name).iter().any(|field| names_element(field.as_bytes(), wanted))
+}
+
+fn names_element(value: &[u8], wanted: &str) -> bool {
+    visible(value).is_some_and(|value| value.split(',').any(|one| one.trim().eq_ignore_ascii_case(wanted)))
+}
+
+/// A value of visible ASCII alone, as [`HeaderValue::to_str`] takes it.
+fn visible(value: &[u8]) -> Option<&str> {
+    let sound = value.iter().fold(true, |all, byte| all & matches!(byte, b' '..=b'~' | b'\t'));
+    std::str::from_utf8(value).ok().filter(|_| sound)
 }
 
 #[cfg(test)]
@@ -164,7 +204,7 @@ mod tests {
 
     use super::{Compressed, Effort, Wish, bytes, is_foreign, response};
     use crate::encoding::Coding;
-    use crate::{Body, BodyError, BodyStream, Response};
+    use crate::{Body, BodyError, BodyStream, FieldBlock, Response};
     use bytes::Bytes;
     use http::{HeaderMap, Method};
     use proptest::prelude::*;
@@ -310,6 +350,36 @@ mod tests {
         assert!(untouched(&[("content-type", "text/event-stream")], &long, &[TAKES]));
         assert!(untouched(&[TEXT], &long, &[]));
         assert!(untouched(&[TEXT], &long, &[TAKES, ("range", "bytes=0-1")]));
+    }
+
+    proptest! {
+        #[test]
+        fn fields_in_a_block_are_marked_as_those_in_a_map(
+            fields in proptest::collection::vec((0_usize..9, 0_usize..9), 0..6),
+            status in prop::sample::select(vec![200_u16, 204, 206, 304, 404]),
+            length in prop::sample::select(vec![0_usize, 1023, 1024]),
+        ) {
+            let names = [
+                "content-type", "content-type", "content-length", "content-encoding", "content-range",
+                "cache-control", "vary", "repr-digest", "x-other",
+            ];
+            let values = [
+                "text/html", "text/html; charset=utf-8", "image/png", "no-transform", "a, Accept-Encoding", "*",
+                "public", "\u{e4}", "",
+            ];
+            let mut response = answer(&[], &"x".repeat(length));
+            *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+            let mut block = FieldBlock::default();
+            for (name, value) in fields {
+                let name: http::HeaderName = names[name].parse().unwrap();
+                let value = http::HeaderValue::from_bytes(values[value].as_bytes()).unwrap();
+                block.push(&name, &value);
+                response.headers_mut().append(name, value);
+            }
+            super::mark(response.status(), &mut block, response.body());
+            let response = super::response(response, &wish(&[]));
+            prop_assert_eq!(&block.to_map(), response.headers());
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Parses the head of a response from an upstream, as strictly as that of a request.
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::fields::{self, Framing};
+use super::marks::{self, Kind, MOST_FIELDS, Marks};
+use crate::field_block::{FieldBlock, Keep};
 
 /// Header fields of a response at most.
-const MOST_HEADERS: usize = 256;
+const MOST_HEADERS: usize = MOST_FIELDS;
 
 /// A response's head, checked.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub struct ResponseHead {
     pub status: StatusCode,
     /// The fields, without those that belong to the connection only.
     pub headers: HeaderMap,
+    /// The same fields as a block, where one was asked for; the map is empty then.
+    pub block: Option<FieldBlock>,
     /// How the body is delimited.
     pub framing: ResponseFraming,
     /// Whether the upstream lets the connection be used again.
@@ -39,6 +42,11 @@ pub struct Malformed(pub &'static str);
 
 /// Parses a whole head; `head` ends with the empty line. `method` is that of the request.
 pub fn parse(head: &[u8], method: &Method) -> Result<ResponseHead, Malformed> {
+    parse_keeping(head, method, Keep::Map)
+}
+
+/// Like [`parse`], with the fields of all but a change of protocols kept as a map or as a block.
+pub fn parse_keeping(head: &[u8], method: &Method, keep: Keep) -> Result<ResponseHead, Malformed> {
     let mut slots = [const { std::mem::MaybeUninit::uninit() }; MOST_HEADERS];
     let mut response = httparse::Response::new(&mut []);
     let parsed =
@@ -56,30 +64,37 @@ pub fn parse(head: &[u8], method: &Method) -> Result<ResponseHead, Malformed> {
     if code > 599 {
         return Err(Malformed("malformed status"));
     }
-    let block = Bytes::copy_from_slice(head);
-    let mut headers =
-        fields::to_map(response.headers, head, &block).ok_or(Malformed("malformed header field"))?;
-    let framing = framing(&headers, version, status, method)?;
-    let upgrade = headers.get(http::header::UPGRADE).and_then(|value| value.to_str().ok().map(str::to_owned));
-    let options = fields::take_hop_by_hop(&mut headers).map_err(|_| Malformed("malformed Connection"))?;
+    let found = &*response.headers;
+    let mut kinds = [Kind::Other; MOST_FIELDS];
+    let marks = Marks::of(found, head, &mut kinds);
+    let framing = framing(&marks, version, status, method)?;
+    let (options, named) = marks.options(found, &kinds).map_err(|_| Malformed("malformed Connection"))?;
+    let keep = if status == StatusCode::SWITCHING_PROTOCOLS { Keep::Map } else { keep };
+    let (headers, block) =
+        Marks::kept(found, &kinds, head, &named, keep).ok_or(Malformed("malformed header field"))?;
     let persistent =
         if version == Version::HTTP_11 { !options.close } else { options.keep_alive && !options.close };
+    let upgrade = marks
+        .upgrade
+        .filter(|_| options.upgrade && status == StatusCode::SWITCHING_PROTOCOLS)
+        .and_then(marks::text);
     Ok(ResponseHead {
         status,
         headers,
+        block,
         framing,
         keep_alive: persistent && framing != ResponseFraming::UntilClose,
-        upgrade: upgrade.filter(|_| options.upgrade && status == StatusCode::SWITCHING_PROTOCOLS),
+        upgrade,
     })
 }
 
 fn framing(
-    headers: &HeaderMap,
+    marks: &Marks<'_>,
     version: Version,
     status: StatusCode,
     method: &Method,
 ) -> Result<ResponseFraming, Malformed> {
-    let told = fields::framing(headers, version).map_err(|error| {
+    let told = marks.framing(version).map_err(|error| {
         Malformed(match error {
             fields::FramingError::SeveralLengths => "several Content-Length fields",
             fields::FramingError::BadLength => "malformed Content-Length",

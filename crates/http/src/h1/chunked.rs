@@ -163,8 +163,7 @@ fn trailers(scanner: &mut HeadScanner, bytes: &[u8]) -> Result<Option<(HeaderMap
     let mut slots = [httparse::EMPTY_HEADER; TRAILER_FIELDS];
     match httparse::parse_headers(&bytes[..end], &mut slots) {
         Ok(httparse::Status::Complete((length, found))) if length == end => {
-            let block = Bytes::copy_from_slice(&bytes[..end]);
-            let map = fields::to_map(found, bytes, &block).ok_or("malformed trailers")?;
+            let map = fields::to_map(found.iter(), found.len(), &bytes[..end]).ok_or("malformed trailers")?;
             // What would frame or route the message was put there to deceive; the rest is dropped.
             if map.keys().any(|name| FRAMING.contains(name)) {
                 return Err("forbidden field in trailers");

@@ -19,6 +19,7 @@ use super::lines::{HeadScanner, LineError, Scan};
 use super::outgoing::Outgoing;
 use super::respond;
 use crate::BodyError;
+use crate::field_block::Keep;
 use crate::interim::InterimWay;
 use crate::settings::Limits;
 use crate::transport::Transport;
@@ -34,6 +35,8 @@ const LINGER_BYTES: usize = 16 << 20;
 
 /// One connection.
 pub(crate) struct Connection<T> {
+    /// How the service wants the fields of its requests.
+    keep: Keep,
     pub(crate) worker: Rc<Worker>,
     pub(crate) watch: Rc<Watch>,
     /// Counts requests; the number names the current one.
@@ -77,7 +80,7 @@ pub(crate) enum Next {
 }
 
 impl<T: Transport> Connection<T> {
-    pub(crate) fn new(io: T, worker: Rc<Worker>, watch: Rc<Watch>) -> Rc<Self> {
+    pub(crate) fn new(io: T, worker: Rc<Worker>, watch: Rc<Watch>, keep: Keep) -> Rc<Self> {
         let settings = &worker.settings;
         let rate = settings.limits.minimum_rate;
         let input = Input {
@@ -94,6 +97,7 @@ impl<T: Transport> Connection<T> {
             pace: Pace::new(settings.timeouts.write, rate),
         };
         Rc::new(Self {
+            keep,
             worker,
             watch,
             request: Cell::new(0),
@@ -191,10 +195,14 @@ impl<T: Transport> Connection<T> {
                 let parsed = if end - start > limits.head_bytes {
                     Err(too_large)
                 } else {
-                    head::parse(&input.bytes[start..end], limits)
+                    head::parse_keeping(&input.bytes[start..end], limits, self.keep)
                 };
                 input.bytes.advance(end);
                 input.scanner.reset();
+                // While the service works, others read into the same memory, which is still in the cache.
+                if input.bytes.is_empty() {
+                    self.worker.give_buffer(std::mem::take(&mut input.bytes));
+                }
                 Some(match parsed {
                     Ok(head) => {
                         input.incoming = Incoming::new(head.framing);
@@ -293,10 +301,17 @@ impl<T: Transport> Connection<T> {
         if !self.limits().cancel_when_client_leaves || !input.incoming.is_done() || !input.bytes.is_empty() {
             return Poll::Pending;
         }
+        if input.bytes.capacity() == 0 {
+            input.bytes = self.worker.take_buffer();
+        }
         match self.poll_read(cx, &mut input.bytes, READ_BYTES) {
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
             // The next request, early; it waits.
-            Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(_)) => Poll::Pending,
+            Poll::Pending => {
+                self.worker.give_buffer(std::mem::take(&mut input.bytes));
+                Poll::Pending
+            }
         }
     }
 

@@ -1,7 +1,10 @@
 //! Header fields that frame a message or belong to one connection, read so that only one reading is possible.
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, Version};
+
+use super::marks::Seen;
 
 /// How a body is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,26 +37,27 @@ pub enum FramingError {
 
 /// Reads how a message's body is delimited; `None` where no field says so.
 pub fn framing(headers: &HeaderMap, version: Version) -> Result<Option<Framing>, FramingError> {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (lengths.next(), encodings.next()) {
+    let seen = |name| {
+        let mut values = headers.get_all(name).iter();
+        Seen { first: values.next().map(HeaderValue::as_bytes), again: values.next().is_some() }
+    };
+    framing_of(seen(CONTENT_LENGTH), seen(TRANSFER_ENCODING), version)
+}
+
+/// The same, from the two fields that say so.
+pub(crate) fn framing_of(
+    length: Seen<'_>,
+    encoding: Seen<'_>,
+    version: Version,
+) -> Result<Option<Framing>, FramingError> {
+    match (length.first, encoding.first) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err(FramingError::LengthAndEncoding),
-        (Some(value), None) => {
-            if lengths.next().is_some() {
-                return Err(FramingError::SeveralLengths);
-            }
-            content_length(value.as_bytes()).map(|length| Some(Framing::Length(length)))
-        }
-        (None, Some(value)) => {
-            if version < Version::HTTP_11 {
-                return Err(FramingError::EncodingInOldVersion);
-            }
-            if encodings.next().is_some() || value.as_bytes() != b"chunked" {
-                return Err(FramingError::BadEncoding);
-            }
-            Ok(Some(Framing::Chunked))
-        }
+        (Some(_), None) if length.again => Err(FramingError::SeveralLengths),
+        (Some(value), None) => content_length(value).map(|length| Some(Framing::Length(length))),
+        (None, Some(_)) if version < Version::HTTP_11 => Err(FramingError::EncodingInOldVersion),
+        (None, Some(value)) if encoding.again || value != b"chunked" => Err(FramingError::BadEncoding),
+        (None, Some(_)) => Ok(Some(Framing::Chunked)),
     }
 }
 
@@ -114,27 +118,7 @@ pub fn take_hop_by_hop(headers: &mut HeaderMap) -> Result<Options, ConnectionErr
     let mut options = Options::default();
     let mut named: Vec<HeaderName> = Vec::new();
     for value in headers.get_all(CONNECTION) {
-        for token in value.as_bytes().split(|byte| *byte == b',') {
-            let token = token.trim_ascii();
-            if token.is_empty() {
-                continue;
-            }
-            if token.eq_ignore_ascii_case(b"close") {
-                options.close = true;
-            } else if token.eq_ignore_ascii_case(b"keep-alive") {
-                options.keep_alive = true;
-            } else if token.eq_ignore_ascii_case(b"upgrade") {
-                options.upgrade = true;
-            } else {
-                let name = HeaderName::from_bytes(token).map_err(|_| ConnectionError::NotAToken)?;
-                if ESSENTIAL.contains(&name) {
-                    return Err(ConnectionError::NamesEssentialField);
-                }
-                if !is_of_proxies(&name) {
-                    named.push(name);
-                }
-            }
-        }
+        read_connection(value.as_bytes(), &mut options, &mut named)?;
     }
     for name in named {
         headers.remove(name);
@@ -143,14 +127,44 @@ pub fn take_hop_by_hop(headers: &mut HeaderMap) -> Result<Options, ConnectionErr
     Ok(options)
 }
 
+/// Reads one `Connection` field: what it asks for, and the fields that it names and takes with it.
+pub(crate) fn read_connection(
+    value: &[u8],
+    options: &mut Options,
+    named: &mut Vec<HeaderName>,
+) -> Result<(), ConnectionError> {
+    for token in value.split(|byte| *byte == b',') {
+        let token = token.trim_ascii();
+        if token.is_empty() {
+            continue;
+        }
+        if token.eq_ignore_ascii_case(b"close") {
+            options.close = true;
+        } else if token.eq_ignore_ascii_case(b"keep-alive") {
+            options.keep_alive = true;
+        } else if token.eq_ignore_ascii_case(b"upgrade") {
+            options.upgrade = true;
+        } else {
+            let name = HeaderName::from_bytes(token).map_err(|_| ConnectionError::NotAToken)?;
+            if ESSENTIAL.contains(&name) {
+                return Err(ConnectionError::NamesEssentialField);
+            }
+            if !is_of_proxies(&name) {
+                named.push(name);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whether `TE` says that trailers are understood (RFC 9110, 10.1.4). What else it says is of this connection only.
 pub(crate) fn takes_trailers(headers: &HeaderMap) -> bool {
-    headers.get_all(TE).iter().any(|value| {
-        value
-            .as_bytes()
-            .split(|byte| *byte == b',')
-            .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
-    })
+    headers.get_all(TE).iter().any(|value| names_trailers(value.as_bytes()))
+}
+
+/// The same of one `TE` field.
+pub(crate) fn names_trailers(value: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Removes the fields that are known to belong to one connection only.
@@ -224,19 +238,20 @@ pub(crate) fn allowed_trailers(mut trailers: HeaderMap) -> HeaderMap {
 /// Room for fields that are added on the way, such as those of a proxy: a map that grows is filled anew.
 const MORE_FIELDS: usize = 12;
 
-/// Turns what httparse found into a map whose values share `block`, the bytes they were found in.
-pub(crate) fn to_map(
-    fields: &[httparse::Header<'_>],
+/// Turns what httparse found into a map whose values share one copy of `head`, the bytes they were found in.
+pub(crate) fn to_map<'a, 'h: 'a>(
+    fields: impl Iterator<Item = &'a httparse::Header<'h>>,
+    most: usize,
     head: &[u8],
-    block: &bytes::Bytes,
 ) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::with_capacity(fields.len() + MORE_FIELDS);
+    let block = Bytes::copy_from_slice(head);
+    let mut headers = HeaderMap::with_capacity(most + MORE_FIELDS);
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
         // Both lie in one allocation, so the difference of the addresses is the offset.
         let offset = field.value.as_ptr() as usize - head.as_ptr() as usize;
         let bytes = if field.value.is_empty() {
-            bytes::Bytes::new()
+            Bytes::new()
         } else {
             block.slice(offset..offset + field.value.len())
         };

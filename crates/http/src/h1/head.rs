@@ -1,14 +1,16 @@
 //! Parses the head of a request. Whatever two servers could read in two ways is refused (RFC 9112, 3 and 11.2).
 
 use bytes::Bytes;
-use http::header::{EXPECT, HOST, TE, UPGRADE};
+use http::header::TE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::fields::{self, Framing};
+use super::marks::{self, Kind, MOST_FIELDS, Marks};
+use crate::field_block::{FieldBlock, Keep};
 use crate::settings::Limits;
 
 /// Header fields that are parsed at most, whatever the settings say: they lie on the stack.
-pub const MOST_HEADERS: usize = 256;
+pub const MOST_HEADERS: usize = MOST_FIELDS;
 
 /// A request's head, checked.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub struct RequestHead {
     pub version: Version,
     /// The fields, without those that belong to the connection only.
     pub headers: HeaderMap,
+    /// The same fields as a block, where one was asked for; the map is empty then.
+    pub block: Option<FieldBlock>,
     /// The host asked for, lower case, without port.
     pub host: Option<String>,
     /// How the body is delimited.
@@ -57,6 +61,12 @@ impl Rejection {
 /// Parses a whole head: `head` ends with the empty line and its lines end with CR LF, as
 /// [`HeadScanner`](super::lines::HeadScanner) ensures.
 pub fn parse(head: &[u8], limits: &Limits) -> Result<RequestHead, Rejection> {
+    parse_keeping(head, limits, Keep::Map)
+}
+
+/// Like [`parse`]. With [`Keep::Block`] the fields of a usual request are kept as a block: one that asks for nothing
+/// of its connection but whether it stays.
+pub fn parse_keeping(head: &[u8], limits: &Limits, keep: Keep) -> Result<RequestHead, Rejection> {
     let mut slots = [const { std::mem::MaybeUninit::uninit() }; MOST_HEADERS];
     let most = limits.headers.min(MOST_HEADERS);
     let mut request = httparse::Request::new(&mut []);
@@ -79,42 +89,54 @@ pub fn parse(head: &[u8], limits: &Limits) -> Result<RequestHead, Rejection> {
     let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Rejection::bad("malformed method"))?;
 
-    if request.headers.iter().any(|field| is_disguised_encoding(field, head)) {
+    let found = &*request.headers;
+    let mut kinds = [Kind::Other; MOST_FIELDS];
+    let marks = Marks::of(found, head, &mut kinds);
+    if marks.has_disguised_encoding() {
         return Err(framing_rejection(fields::FramingError::BadEncoding));
     }
-    let block = Bytes::copy_from_slice(head);
-    let mut headers =
-        fields::to_map(request.headers, head, &block).ok_or(Rejection::bad("malformed header field"))?;
-    let uri = target_uri(&method, target, head, &block)?;
-    let host = host(&uri, &headers, version)?;
-
-    let framing =
-        fields::framing(&headers, version).map_err(framing_rejection)?.unwrap_or(Framing::Length(0));
+    let uri = target_uri(&method, target)?;
+    let host = host(&uri, &marks, version)?;
+    let framing = marks.framing(version).map_err(framing_rejection)?.unwrap_or(Framing::Length(0));
     if let Framing::Length(length) = framing
         && length > limits.body_bytes
     {
         return Err(Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, "body too large"));
     }
-    let expects_continue = expectation(&headers, version)?;
-    let wanted = headers.get(UPGRADE).cloned();
-    let takes_trailers = fields::takes_trailers(&headers);
-    let options = fields::take_hop_by_hop(&mut headers).map_err(|error| {
+    let expects_continue = expectation(&marks, version)?;
+    let (options, named) = marks.options(found, &kinds).map_err(|error| {
         Rejection::bad(match error {
             fields::ConnectionError::NotAToken => "malformed Connection",
             fields::ConnectionError::NamesEssentialField => "Connection names an essential field",
         })
     })?;
-    if takes_trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-    let upgrade = wanted
+    let upgrade = marks
+        .upgrade
         .filter(|_| options.upgrade && version == Version::HTTP_11 && framing == Framing::Length(0))
-        .and_then(|value| value.to_str().ok().map(str::to_owned))
+        .and_then(marks::text)
         // RFC 9113, 3.1 took h2c by Upgrade away; it was mostly used to reach past proxies.
         .filter(|protocol| !protocol.split(',').any(|name| name.trim().eq_ignore_ascii_case("h2c")));
+    let is_usual = marks.expect.first.is_none() && upgrade.is_none() && !marks.takes_trailers;
+    let keep = if is_usual { keep } else { Keep::Map };
+    let (mut headers, block) =
+        Marks::kept(found, &kinds, head, &named, keep).ok_or(Rejection::bad("malformed header field"))?;
+    if marks.takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
     let keep_alive =
         if version == Version::HTTP_11 { !options.close } else { options.keep_alive && !options.close };
-    Ok(RequestHead { method, uri, version, headers, host, framing, keep_alive, expects_continue, upgrade })
+    Ok(RequestHead {
+        method,
+        uri,
+        version,
+        headers,
+        block,
+        host,
+        framing,
+        keep_alive,
+        expects_continue,
+        upgrade,
+    })
 }
 
 fn rejection(error: httparse::Error, head: &[u8]) -> Rejection {
@@ -132,21 +154,6 @@ fn rejection(error: httparse::Error, head: &[u8]) -> Rejection {
     }
 }
 
-/// Whether a Transfer-Encoding has white space around its value beyond the one space that everyone writes. It is
-/// allowed, and has been used to hide the field from one of two servers.
-fn is_disguised_encoding(field: &httparse::Header<'_>, head: &[u8]) -> bool {
-    if !field.name.eq_ignore_ascii_case("transfer-encoding") {
-        return false;
-    }
-    if field.value.is_empty() {
-        return true;
-    }
-    let start = field.value.as_ptr() as usize - head.as_ptr() as usize;
-    let before = &head[..start];
-    let after = &head[start + field.value.len()..];
-    !(before.ends_with(b":") || before.ends_with(b": ")) || !after.starts_with(b"\r\n")
-}
-
 /// Whether the request line ends with a version of HTTP that is not ours, and is well formed otherwise.
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
@@ -160,7 +167,7 @@ fn names_a_version(head: &[u8]) -> bool {
 }
 
 /// Parses the target in the one form that its method allows (RFC 9112, 3.2).
-fn target_uri(method: &Method, target: &str, head: &[u8], block: &Bytes) -> Result<Uri, Rejection> {
+fn target_uri(method: &Method, target: &str) -> Result<Uri, Rejection> {
     if *method == Method::CONNECT {
         return Err(Rejection::new(StatusCode::NOT_IMPLEMENTED, "CONNECT"));
     }
@@ -174,8 +181,7 @@ fn target_uri(method: &Method, target: &str, head: &[u8], block: &Bytes) -> Resu
     if bytes.iter().any(|byte| *byte == b'#' || !byte.is_ascii_graphic()) {
         return Err(Rejection::bad("malformed target"));
     }
-    let offset = bytes.as_ptr() as usize - head.as_ptr() as usize;
-    let uri = Uri::from_maybe_shared(block.slice(offset..offset + bytes.len()))
+    let uri = Uri::from_maybe_shared(Bytes::copy_from_slice(bytes))
         .map_err(|_| Rejection::bad("malformed target"))?;
     if absolute != uri.authority().is_some() {
         return Err(Rejection::bad("malformed target"));
@@ -190,13 +196,11 @@ fn starts_with_scheme(target: &[u8]) -> bool {
 }
 
 /// The host that the request is for. HTTP/1.1 needs exactly one `Host`; a target with an authority must agree with it.
-fn host(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Option<String>, Rejection> {
-    let mut fields = headers.get_all(HOST).iter();
-    let field = fields.next();
-    if fields.next().is_some() {
+fn host(uri: &Uri, marks: &Marks<'_>, version: Version) -> Result<Option<String>, Rejection> {
+    if marks.host.again {
         return Err(Rejection::bad("several Host fields"));
     }
-    let Some(field) = field else {
+    let Some(field) = marks.host.first else {
         return match uri.authority() {
             _ if version == Version::HTTP_11 => Err(Rejection::bad("no Host")),
             Some(authority) => host_name(authority.as_str().as_bytes()).map(Some),
@@ -204,11 +208,11 @@ fn host(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Option<Strin
         };
     };
     if let Some(authority) = uri.authority()
-        && !authority.as_str().as_bytes().eq_ignore_ascii_case(field.as_bytes())
+        && !authority.as_str().as_bytes().eq_ignore_ascii_case(field)
     {
         return Err(Rejection::bad("target and Host disagree"));
     }
-    host_name(field.as_bytes()).map(Some)
+    host_name(field).map(Some)
 }
 
 /// Takes `name`, `name:port`, `[v6]` or `[v6]:port` apart; returns the name in lower case.
@@ -242,14 +246,13 @@ pub(crate) fn host_name(value: &[u8]) -> Result<String, Rejection> {
     Ok(name)
 }
 
-fn expectation(headers: &HeaderMap, version: Version) -> Result<bool, Rejection> {
-    let mut values = headers.get_all(EXPECT).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Ok(false),
+fn expectation(marks: &Marks<'_>, version: Version) -> Result<bool, Rejection> {
+    match marks.expect.first {
+        None => Ok(false),
         // RFC 9110, 10.1.1: from an HTTP/1.0 client it is to be ignored.
-        (Some(_), _) if version < Version::HTTP_11 => Ok(false),
-        (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(true),
-        _ => Err(Rejection::new(StatusCode::EXPECTATION_FAILED, "unknown expectation")),
+        Some(_) if version < Version::HTTP_11 => Ok(false),
+        Some(value) if !marks.expect.again && value.eq_ignore_ascii_case(b"100-continue") => Ok(true),
+        Some(_) => Err(Rejection::new(StatusCode::EXPECTATION_FAILED, "unknown expectation")),
     }
 }
 

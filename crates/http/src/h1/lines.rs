@@ -1,6 +1,6 @@
 //! Finds the end of a head, however its bytes arrive, and refuses lines that two parsers could read in two ways.
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 
 /// Finds the empty line that ends a head. Keeps its place between calls, so that no byte is looked at twice.
 ///
@@ -52,6 +52,11 @@ const LEADING_EMPTY_LINES: usize = 2;
 impl HeadScanner {
     /// Looks at all bytes that came so far; `bytes` must begin with those of the call before.
     pub fn scan(&mut self, bytes: &[u8]) -> Result<Scan, LineError> {
+        if self.next == 0
+            && let Some(end) = whole(bytes)
+        {
+            return Ok(Scan::Complete { start: 0, end });
+        }
         while let Some(found) = memchr(b'\n', &bytes[self.next..]) {
             let end = self.next + found;
             if end == self.line || bytes[end - 1] != b'\r' {
@@ -89,6 +94,22 @@ impl HeadScanner {
     pub fn reset(&mut self) {
         *self = Self::default();
     }
+}
+
+/// The end of a head that is here at once and has nothing odd about its lines, which nearly all are: as many CR as LF,
+/// and a CR before each LF.
+fn whole(bytes: &[u8]) -> Option<usize> {
+    let (mut line, mut lines) = (0, 0);
+    for feed in memchr_iter(b'\n', bytes) {
+        lines += 1;
+        let end = feed.checked_sub(1).filter(|end| bytes[*end] == b'\r')?;
+        if end == line {
+            let head = &bytes[..=feed];
+            return (lines > 1 && memchr_iter(b'\r', head).count() == lines).then_some(feed + 1);
+        }
+        line = feed + 1;
+    }
+    None
 }
 
 #[cfg(test)]

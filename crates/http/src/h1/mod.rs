@@ -8,6 +8,7 @@ pub mod lines;
 
 pub(crate) mod body;
 pub(crate) mod connection;
+pub(crate) mod marks;
 pub(crate) mod outgoing;
 pub(crate) mod respond;
 pub(crate) mod serve;

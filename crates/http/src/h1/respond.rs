@@ -4,6 +4,7 @@ use http::header::{CONTENT_LENGTH, DATE, HeaderName, HeaderValue, UPGRADE};
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use crate::date::HttpDate;
+use crate::field_block::FieldBlock;
 use crate::{Body, Response};
 
 /// How the body of a response is sent.
@@ -39,13 +40,14 @@ pub(crate) fn delimiter(
     version: Version,
     status: StatusCode,
     headers: &HeaderMap,
+    block: Option<&FieldBlock>,
     length: Option<u64>,
     upgrade: bool,
 ) -> Delimiter {
-    let told = || {
-        length.or_else(|| {
-            headers.get(CONTENT_LENGTH).and_then(|value| super::fields::content_length(value.as_bytes()).ok())
-        })
+    let field = || {
+        let in_map = headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
+        let value = in_map.or_else(|| block?.first(b"content-length"))?;
+        super::fields::content_length(value).ok()
     };
     if status == StatusCode::SWITCHING_PROTOCOLS && upgrade {
         return Delimiter::Upgrade;
@@ -55,12 +57,9 @@ pub(crate) fn delimiter(
     }
     if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
         // An empty body says nothing of the length that GET would have; the field does.
-        let field = || {
-            headers.get(CONTENT_LENGTH).and_then(|value| super::fields::content_length(value.as_bytes()).ok())
-        };
         return Delimiter::None { told: field().or(length.filter(|length| *length > 0)) };
     }
-    match told() {
+    match length.or_else(field) {
         Some(length) => Delimiter::Length(length),
         None if version == Version::HTTP_11 => Delimiter::Chunked,
         None => Delimiter::Close,
@@ -78,17 +77,26 @@ pub(crate) enum Persistence {
     Close,
 }
 
+/// Room for what is added to a response's fields.
+const OWN_BYTES: usize = 128;
+
 /// Writes the head of a response.
 pub(crate) fn put_head(
     out: &mut Vec<u8>,
     status: StatusCode,
     headers: &HeaderMap,
+    block: Option<&FieldBlock>,
     delimiter: Delimiter,
     persistence: Persistence,
     date: &HttpDate,
 ) {
     put_status(out, status);
     let mut dated = false;
+    if let Some(block) = block {
+        out.reserve(block.lines().len() + OWN_BYTES);
+        block.put_lines(out);
+        dated = block.first(b"date").is_some();
+    }
     for (name, value) in headers {
         if hop_by_hop(name) && !(delimiter == Delimiter::Upgrade && *name == UPGRADE) {
             continue;

@@ -22,7 +22,7 @@ use crate::rewound::Rewound;
 use crate::transport::Transport;
 use crate::watch::{NEVER, Watch};
 use crate::worker::{InFlight, Worker};
-use crate::{Body, FileRange, Interim, Request, Response, Service, UpgradeRequest};
+use crate::{Answer, Body, FileRange, Interim, Request, Response, Service, UpgradeRequest};
 
 /// Up to this size a file is read behind the head and both go out in one write; above, it is sent by sendfile(2).
 const SMALL_FILE_BYTES: u64 = 32 * 1024;
@@ -63,7 +63,7 @@ pub(crate) async fn serve<T: Transport, S: Service>(
     watch: Rc<Watch>,
     service: Rc<S>,
 ) -> End<T> {
-    let connection = Connection::new(io, worker, watch);
+    let connection = Connection::new(io, worker, watch, S::KEEP);
     let mut first = true;
     loop {
         connection.expect_head(first);
@@ -141,11 +141,11 @@ async fn exchange<T: Transport, S: Service>(
         interim: Interim::along(Rc::<Connection<T>>::clone(connection), connection.request.get()),
     };
     let _in_flight = InFlight::new(&connection.worker);
-    let response = {
-        let mut answer = pin!(Rc::clone(service).call(request));
+    let answer = {
+        let mut answer = pin!(Rc::clone(service).answer(request, head.block));
         poll_fn(|cx| {
-            if let Poll::Ready(response) = answer.as_mut().poll(cx) {
-                return Poll::Ready(Some(response));
+            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                return Poll::Ready(Some(answer));
             }
             // Responses to earlier requests must not wait for this one.
             if let Poll::Ready(Err(_)) = connection.poll_flush(cx) {
@@ -155,15 +155,12 @@ async fn exchange<T: Transport, S: Service>(
         })
         .await
     };
-    let Some(response) = response else { return After::Abort };
-    respond_to(connection, asked, response).await
+    let Some(answer) = answer else { return After::Abort };
+    respond_to(connection, asked, answer).await
 }
 
-async fn respond_to<T: Transport>(
-    connection: &Rc<Connection<T>>,
-    asked: Asked,
-    mut response: Response,
-) -> After {
+async fn respond_to<T: Transport>(connection: &Rc<Connection<T>>, asked: Asked, answer: Answer) -> After {
+    let Answer { mut response, block } = answer;
     let wants_upgrade = asked.upgrade.is_some();
     respond::repair(&mut response, wants_upgrade);
     let body = std::mem::take(response.body_mut());
@@ -172,6 +169,7 @@ async fn respond_to<T: Transport>(
         asked.version,
         response.status(),
         response.headers(),
+        block.as_ref(),
         body.length(),
         matches!(body, Body::Upgrade(_)) && wants_upgrade,
     );
@@ -207,6 +205,7 @@ async fn respond_to<T: Transport>(
             &mut output.waiting.buffer,
             response.status(),
             response.headers(),
+            block.as_ref(),
             delimiter,
             persistence,
             &connection.worker.watches.clock.date(),

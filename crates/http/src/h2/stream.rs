@@ -9,7 +9,8 @@ use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, DATE, EXPECT};
+use http::header::{CONTENT_LENGTH, DATE, EXPECT, HOST, TE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 
 use super::body::{Patience, StreamBody};
@@ -17,6 +18,7 @@ use super::interim::Responder;
 use super::request;
 use super::tunnel::Tunnel;
 use crate::body::{into_stream, read_piece};
+use crate::field_block::{FieldBlock, Keep};
 use crate::h1::fields;
 use crate::h1::head::Rejection;
 use crate::h1::respond::{self, Delimiter, hop_by_hop};
@@ -31,7 +33,7 @@ pub(super) const PIECE_BYTES: usize = 64 * 1024;
 /// Files up to this size are read and handed over at once.
 const SMALL_FILE_BYTES: u64 = 32 * 1024;
 
-/// Answers one request.
+/// Answers one request, and stays with what it becomes if it leaves HTTP.
 pub(crate) async fn answer<S: Service>(
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
@@ -40,22 +42,40 @@ pub(crate) async fn answer<S: Service>(
     watch: Rc<Watch>,
     service: Rc<S>,
 ) {
+    let tunnelling = worker.request(exchange(request, respond, peer, &worker, service)).await;
+    if let Some(task) = tunnelling {
+        worker.tunnel(&watch, task).await;
+    }
+}
+
+async fn exchange<S: Service>(
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    peer: Peer,
+    worker: &Rc<Worker>,
+    service: Rc<S>,
+) -> Option<Tunnelling> {
     let (mut head, body) = request.into_parts();
     let host = match request::check(&mut head, &worker.settings.limits) {
         Ok(host) => host,
-        Err(rejection) => return refuse(&Responder::new(respond, false), &worker, rejection),
+        Err(rejection) => {
+            refuse(&Responder::new(respond, false), worker, rejection);
+            return None;
+        }
     };
     let expects = !body.is_end_stream() && head.headers.contains_key(EXPECT);
     let respond = Rc::new(Responder::new(respond, expects));
-    let in_flight = InFlight::new(&worker);
+    let _in_flight = InFlight::new(worker);
     let method = head.method.clone();
     let told = head.headers.get(CONTENT_LENGTH);
     let length = told.and_then(|value| fields::content_length(value.as_bytes()).ok());
     let protocol = head.extensions.get::<Protocol>().map(|protocol| protocol.as_str().to_owned());
     let (body, tunnel) = match protocol {
         Some(_) => (Body::Empty, Some(body)),
-        None => (StreamBody::of(body, length, &worker, &respond), None),
+        None => (StreamBody::of(body, length, worker, &respond), None),
     };
+    let is_usual = protocol.is_none() && !expects && !head.headers.contains_key(TE);
+    let block = (S::KEEP == Keep::Block && is_usual).then(|| block(&mut head));
     let request = Request {
         method: head.method,
         uri: head.uri,
@@ -70,19 +90,32 @@ pub(crate) async fn answer<S: Service>(
         interim: Interim::along(Rc::<Responder>::clone(&respond), 0),
     };
     let response = {
-        let mut answer = pin!(service.call(request));
+        let mut answer = pin!(service.answer(request, block));
         poll_fn(|cx| match answer.as_mut().poll(cx) {
-            Poll::Ready(response) => Poll::Ready(Some(response)),
+            Poll::Ready(answer) => Poll::Ready(Some(answer.into_response())),
             // The client took its request back: the work is dropped.
             Poll::Pending => respond.poll_reset(cx).map(|_| None),
         })
         .await
     };
-    let Some(response) = response else { return };
-    if let Some(task) = send(&respond, &worker, &method, response, tunnel).await {
-        drop(in_flight);
-        worker.tunnel(&watch, task).await;
+    send(&respond, worker, &method, response?, tunnel).await
+}
+
+/// The fields as a block, with the host among them.
+fn block(head: &mut Parts) -> FieldBlock {
+    let headers = std::mem::take(&mut head.headers);
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let authority = head.uri.authority().filter(|_| !headers.contains_key(HOST));
+    let authority = authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let room = bytes + authority.as_ref().map_or(0, |value| value.len() + 8);
+    let mut block = FieldBlock::with_capacity(room, headers.len() + 1);
+    if let Some(host) = &authority {
+        block.push(&HOST, host);
     }
+    for (name, value) in &headers {
+        block.push(name, value);
+    }
+    block
 }
 
 /// What runs on a stream that left HTTP.
@@ -128,7 +161,7 @@ async fn send(
     }
     drop(tunnel);
     let delimiter =
-        respond::delimiter(method, Version::HTTP_11, head.status, &head.headers, body.length(), false);
+        respond::delimiter(method, Version::HTTP_11, head.status, &head.headers, None, body.length(), false);
     let length = match delimiter {
         Delimiter::Length(length) | Delimiter::None { told: Some(length) } => Some(length),
         _ => None,

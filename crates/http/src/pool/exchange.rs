@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use http::header::{EXPECT, HOST, TE};
@@ -17,6 +17,7 @@ use super::io::{Deadline, UpstreamIo};
 use super::splice::splice;
 use super::{ClientError, Head, Home, Means, Sent};
 use crate::body::into_stream;
+use crate::field_block::Keep;
 use crate::h1::answer::{self, Malformed, ResponseFraming, ResponseHead};
 use crate::h1::chunked;
 use crate::h1::fields::{self, Framing};
@@ -26,7 +27,7 @@ use crate::h1::respond::{hop_by_hop, put_decimal, put_field};
 use crate::interim::MOST_INTERIM;
 use crate::message::BodyStream;
 use crate::rewound::Rewound;
-use crate::{Body, Interim, Response, websocket};
+use crate::{Answer, Body, Interim, websocket};
 
 /// How long a body waits for the upstream's 100, when the client itself waits for one (RFC 9110, 10.1.1).
 pub(crate) const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
@@ -36,11 +37,14 @@ const READ_BYTES: usize = 60 * 1024;
 
 /// Room for a head that is written.
 const HEAD_BYTES: usize = 768;
+/// Room for what is added to a request's fields.
+const OWN_BYTES: usize = 128;
 
 /// A request as it is written to an upstream.
 pub(crate) struct Outbound {
     method: Method,
     upgrade: bool,
+    keep: Keep,
     /// The challenge of a WebSocket whose client, which speaks h2, made none.
     made_key: Option<HeaderValue>,
     /// The client waits for 100 before it sends the body.
@@ -87,6 +91,7 @@ impl Outbound {
         Self {
             method: head.method.clone(),
             upgrade: head.protocol.is_some(),
+            keep: head.keep,
             made_key,
             expects,
             interim: head.interim.clone(),
@@ -105,6 +110,11 @@ impl Outbound {
         out.extend_from_slice(target.as_bytes());
         out.extend_from_slice(b" HTTP/1.1\r\n");
         let (mut hosted, mut trailers) = (false, false);
+        if let Some(block) = head.block {
+            out.reserve(block.lines().len() + OWN_BYTES);
+            block.put_lines(out);
+            hosted = block.first(b"host").is_some();
+        }
         for (name, value) in head.headers {
             if hop_by_hop(name) {
                 trailers |= *name == TE;
@@ -183,12 +193,20 @@ pub(crate) struct Exchange {
     body_whole: bool,
     /// Writing failed or the rest of the body is not wanted: only the response matters now.
     write_ended: bool,
+    /// It was not polled yet.
+    begins: bool,
 }
 
 impl Exchange {
-    pub(crate) fn new(mut link: Box<Link>, outbound: &Outbound, head: &Head<'_>, means: &Rc<Means>) -> Self {
+    pub(crate) fn new(
+        mut link: Box<Link>,
+        outbound: &Outbound,
+        head: &Head<'_>,
+        means: &Rc<Means>,
+        now: Instant,
+    ) -> Self {
         outbound.put_head(head, &mut link.output.buffer);
-        link.deadline.set(means.settings.first_byte);
+        link.deadline.set_from(now, means.settings.first_byte);
         let held = outbound.expects.then(|| (Deadline::new(CONTINUE_PATIENCE), outbound.full.clone()));
         if held.is_none() {
             link.output.push(outbound.full.clone(), b"");
@@ -204,6 +222,7 @@ impl Exchange {
             received: false,
             body_whole: true,
             write_ended: false,
+            begins: true,
         }
     }
 
@@ -216,8 +235,9 @@ impl Exchange {
         if let Err(error) = self.poll_send(cx, &mut outbound.stream) {
             return Poll::Ready(Err(error));
         }
+        self.begins = false;
         loop {
-            if let Some(head) = self.parse_head(&outbound.method)? {
+            if let Some(head) = self.parse_head(&outbound.method, outbound.keep)? {
                 let unasked = head.status == StatusCode::SWITCHING_PROTOCOLS
                     && (!outbound.upgrade || head.upgrade.is_none());
                 if unasked {
@@ -237,7 +257,10 @@ impl Exchange {
                 if self.interim > MOST_INTERIM {
                     return Poll::Ready(Err(Malformed("too many interim responses").into()));
                 }
-                outbound.interim.send(head.status, &head.headers);
+                match &head.block {
+                    Some(block) => outbound.interim.send(head.status, &block.to_map()),
+                    None => outbound.interim.send(head.status, &head.headers),
+                }
                 if head.status == StatusCode::CONTINUE && self.let_go() {
                     self.poll_send(cx, &mut outbound.stream)?;
                 }
@@ -265,7 +288,7 @@ impl Exchange {
         }
     }
 
-    fn parse_head(&mut self, method: &Method) -> Result<Option<ResponseHead>, Malformed> {
+    fn parse_head(&mut self, method: &Method, keep: Keep) -> Result<Option<ResponseHead>, Malformed> {
         match self.scanner.scan(&self.input).map_err(|_| Malformed("malformed line end"))? {
             Scan::Complete { end, .. } if end > self.means.settings.head_bytes => {
                 Err(Malformed("head too large"))
@@ -273,7 +296,7 @@ impl Exchange {
             Scan::Complete { start: 0, end } => {
                 let head = self.input.split_to(end);
                 self.scanner.reset();
-                answer::parse(&head, method).map(Some)
+                answer::parse_keeping(&head, method, keep).map(Some)
             }
             Scan::Complete { .. } => Err(Malformed("empty lines before the head")),
             Scan::Partial { .. } if self.input.len() > self.means.settings.head_bytes => {
@@ -315,7 +338,10 @@ impl Exchange {
             let flushed = output.poll_flush(io, cx, &mut moved);
             if moved > 0 {
                 self.sent += moved;
-                self.link.deadline.set(self.means.settings.first_byte);
+                // What is written as soon as the exchange begins moves no deadline that was just set.
+                if !self.begins {
+                    self.link.deadline.set(self.means.settings.first_byte);
+                }
             }
             match flushed {
                 Poll::Ready(Ok(())) if starved => return Ok(()),
@@ -349,7 +375,7 @@ impl Exchange {
     }
 
     /// Makes the response, whose body keeps the connection until it is complete.
-    pub(crate) fn into_response(self, head: ResponseHead, outbound: Outbound, home: Home) -> Response {
+    pub(crate) fn into_response(self, head: ResponseHead, outbound: Outbound, home: Home) -> Answer {
         let body = match head.framing {
             _ if head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 let idle = self.means.settings.upgrade_idle;
@@ -373,7 +399,7 @@ impl Exchange {
         if let Some(protocol) = head.upgrade.and_then(|protocol| HeaderValue::from_str(&protocol).ok()) {
             response.headers_mut().insert(http::header::UPGRADE, protocol);
         }
-        response
+        Answer { response, block: head.block }
     }
 
     /// The connection, free for the next exchange.

@@ -164,7 +164,12 @@ impl Deadline {
 
     /// Moves the deadline.
     pub(crate) fn set(&mut self, after: Duration) {
-        self.at = Instant::now() + after;
+        self.set_from(std::time::Instant::now(), after);
+    }
+
+    /// The same for whoever has read the clock just now.
+    pub(crate) fn set_from(&mut self, now: std::time::Instant, after: Duration) {
+        self.at = Instant::from_std(now) + after;
         if self.at < self.timer.deadline() {
             self.timer.as_mut().reset(self.at);
         }

@@ -16,7 +16,7 @@ mod stream_body;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -27,8 +27,10 @@ use http::{HeaderMap, Method, Uri, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use crate::client::Upstream;
+use crate::field_block::{FieldBlock, Keep};
+use crate::known_keys::KnownKeys;
 use crate::proxy_protocol::Addresses;
-use crate::{Body, Interim, Request, Response};
+use crate::{Answer, Body, Interim, Request, Response};
 pub use error::{ClientError, Sent};
 use exchange::{Exchange, Link, Outbound};
 pub use io::ConnectOptions;
@@ -110,6 +112,11 @@ pub struct Head<'a> {
     pub version: Version,
     /// The header fields; those that belong to one connection are left out when they are sent.
     pub headers: &'a HeaderMap,
+    /// The fields in the place of those of the map, as the block that is sent. A request with one changes no protocols
+    /// and expects nothing.
+    pub block: Option<&'a FieldBlock>,
+    /// How the response's fields are wanted.
+    pub keep: Keep,
     /// The client's address, for a PROXY header.
     pub peer: Option<SocketAddr>,
     /// The address that the client connected to, for a PROXY header.
@@ -131,6 +138,8 @@ impl Request {
             uri: &self.uri,
             version: self.version,
             headers: &self.headers,
+            block: None,
+            keep: Keep::Map,
             peer: self.peer,
             local: self.local,
             host: self.host.as_deref(),
@@ -147,7 +156,7 @@ pub struct Pool(Rc<Inner>);
 
 pub(crate) struct Inner {
     means: Rc<Means>,
-    endpoints: RefCell<HashMap<Upstream, Rc<Endpoint>>>,
+    endpoints: RefCell<HashMap<Upstream, Rc<Endpoint>, KnownKeys>>,
     sweeper: RefCell<Option<tokio::task::AbortHandle>>,
 }
 
@@ -220,8 +229,12 @@ impl Pool {
     ///
     /// A request is sent a second time only if a kept connection turned out to be closed, before any byte of a
     /// response: when nothing was sent, or the method is idempotent, and the whole request is still at hand.
-    pub async fn send(&self, upstream: &Upstream, request: Request) -> Result<Response, ClientError> {
-        self.send_holding(upstream, request, Hold::default()).await
+    pub fn send(
+        &self,
+        upstream: &Upstream,
+        request: Request,
+    ) -> impl Future<Output = Result<Response, ClientError>> {
+        self.send_holding(upstream, request, Hold::default())
     }
 
     /// Like [`Pool::send`]. What is held, such as a permit of a [`SharedLimit`], is dropped when the exchange is over:
@@ -233,7 +246,7 @@ impl Pool {
         hold: Hold,
     ) -> Result<Response, ClientError> {
         let (head, body) = request.lend();
-        self.send_lent(upstream, head, body, hold).await
+        self.send_lent(upstream, head, body, hold).await.map(Answer::into_response)
     }
 
     /// Like [`Pool::send`], for a request that stays with the caller but for its body.
@@ -242,7 +255,7 @@ impl Pool {
         upstream: &Upstream,
         head: Head<'_>,
         body: Body,
-    ) -> Result<Response, ClientError> {
+    ) -> Result<Answer, ClientError> {
         self.send_lent(upstream, head, body, Hold::default()).await
     }
 
@@ -252,27 +265,31 @@ impl Pool {
         head: Head<'_>,
         body: Body,
         hold: Hold,
-    ) -> Result<Response, ClientError> {
+    ) -> Result<Answer, ClientError> {
         let endpoint = self.endpoint(upstream);
         // What is rare or dear anyhow is boxed here and below, so that its room is not part of each request's future.
         if self.0.means.settings.protocol == Protocol::Http2 {
-            return Box::pin(self.send_on_stream(&endpoint, upstream, head, body, hold)).await;
+            return Box::pin(self.send_on_stream(&endpoint, upstream, head, body, hold))
+                .await
+                .map(Answer::from);
         }
         let mut outbound = Outbound::new(head, body);
         let permit = match Arc::clone(&endpoint.permits).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => Box::pin(self.permit(&endpoint)).await?,
         };
-        let mut kept = endpoint.take_idle(self.0.means.settings.idle);
+        let mut now = Instant::now();
+        let mut kept = endpoint.take_idle(self.0.means.settings.idle, now);
         loop {
             let reused = kept.is_some();
             let link = if let Some(link) = kept.take() {
                 link
             } else {
                 let io = Box::pin(self.connect(upstream, io::client_of(&head))).await?;
+                now = Instant::now();
                 Box::new(Link::new(io, self.0.means.settings.first_byte))
             };
-            let mut exchange = Exchange::new(link, &outbound, &head, &self.0.means);
+            let mut exchange = Exchange::new(link, &outbound, &head, &self.0.means, now);
             match poll_fn(|cx| exchange.poll_head(cx, &mut outbound)).await {
                 Ok(head) => {
                     let home = Home {
@@ -432,10 +449,10 @@ impl Endpoint {
     }
 
     /// The connection that was used last and is still open and silent.
-    fn take_idle(&self, limit: Duration) -> Option<Box<Link>> {
+    fn take_idle(&self, limit: Duration, now: Instant) -> Option<Box<Link>> {
         loop {
             let mut idle = self.idle.borrow_mut().pop()?;
-            if idle.since.elapsed() < limit && idle.link.io.is_silent() {
+            if now.saturating_duration_since(idle.since) < limit && idle.link.io.is_silent() {
                 return Some(idle.link);
             }
         }

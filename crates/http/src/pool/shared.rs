@@ -17,9 +17,11 @@ use super::io::UpstreamIo;
 use super::{ClientError, PoolSettings, Waiting};
 use crate::tls::Alpn;
 
-/// Between two looks at whether a connection with requests still answers; and how long it may take for that.
-const PING_EVERY: Duration = Duration::from_secs(20);
-const PING_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at whether a connection with requests still answers: so often within the time that a response may
+/// take, and how often at least and at most.
+const PINGS_PER_RESPONSE: u32 = 3;
+const PING_SOONEST: Duration = Duration::from_secs(1);
+const PING_LATEST: Duration = Duration::from_secs(20);
 /// Streams that the upstream reset, and that we reset because of what it did, before the connection is given up.
 const MOST_RESETS: usize = 256;
 /// Bytes of request bodies that wait in memory, per stream.
@@ -46,6 +48,8 @@ struct SharedConnection {
     idle_since: Cell<Instant>,
     /// It takes no more requests.
     leaving: Cell<bool>,
+    /// It answered no PING for so long, and was given up.
+    silent: Cell<Option<Duration>>,
 }
 
 /// A place on a connection, for one request.
@@ -63,6 +67,11 @@ impl Place {
 
     pub(super) fn scheme(&self) -> &'static str {
         self.connection.scheme
+    }
+
+    /// For how long the upstream answered no PING, where that ended the connection.
+    pub(super) fn silent(&self) -> Option<Duration> {
+        self.connection.silent.get()
     }
 
     /// The connection takes no more requests.
@@ -267,9 +276,11 @@ async fn handshake(
         requests: Cell::new(0),
         idle_since: Cell::new(Instant::now()),
         leaving: Cell::new(false),
+        silent: Cell::new(None),
     });
     // It ends by itself: when the upstream closes, or when no one can send on it any more.
-    tokio::task::spawn_local(drive(connection, Rc::downgrade(&shared), Rc::clone(changed)));
+    let every = (settings.first_byte / PINGS_PER_RESPONSE).clamp(PING_SOONEST, PING_LATEST);
+    tokio::task::spawn_local(drive(connection, every, Rc::downgrade(&shared), Rc::clone(changed)));
     let greeted = async {
         loop {
             let changed = changed.notified();
@@ -289,6 +300,7 @@ async fn handshake(
 /// Moves a connection's frames until its end.
 async fn drive(
     mut connection: Connection<UpstreamIo, Bytes>,
+    ping_every: Duration,
     shared: std::rc::Weak<SharedConnection>,
     changed: Rc<Notify>,
 ) {
@@ -309,7 +321,12 @@ async fn drive(
                 tracing::debug!(%error, "an h2 connection to an upstream broke");
             }
         }
-        () = silence(pings, busy) => tracing::debug!("an h2 connection to an upstream answers no more"),
+        () = silence(pings, ping_every, busy) => {
+            tracing::debug!("an h2 connection to an upstream answers no more");
+            if let Some(shared) = shared.upgrade() {
+                shared.silent.set(Some(ping_every / 2));
+            }
+        }
     }
     if let Some(shared) = shared.upgrade() {
         shared.leaving.set(true);
@@ -317,14 +334,12 @@ async fn drive(
     changed.notify_waiters();
 }
 
-/// Ends when a connection that has requests does not answer a PING.
-async fn silence(pings: Option<PingPong>, busy: impl Fn() -> bool) {
+/// Ends when a connection that has requests does not answer a PING in half of the time between two.
+async fn silence(pings: Option<PingPong>, every: Duration, busy: impl Fn() -> bool) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {
-        tokio::time::sleep(PING_EVERY).await;
-        if busy()
-            && !matches!(tokio::time::timeout(PING_PATIENCE, pings.ping(Ping::opaque())).await, Ok(Ok(_)))
-        {
+        tokio::time::sleep(every).await;
+        if busy() && !matches!(tokio::time::timeout(every / 2, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
             return;
         }
     }

@@ -22,6 +22,7 @@ use super::splice::splice;
 use super::stream_body::{Open, StreamResponse};
 use super::{ClientError, Head, Hold, PoolSettings, Sent};
 use crate::body::into_stream;
+use crate::field_block::FieldBlock;
 use crate::h1::answer::Malformed;
 use crate::h1::fields;
 use crate::h1::respond::hop_by_hop;
@@ -58,7 +59,7 @@ struct Upload {
 
 impl Asked {
     pub(super) fn new(asked: Head<'_>, body: Body) -> Self {
-        let mut headers = asked.headers.clone();
+        let mut headers = asked.block.map_or_else(|| asked.headers.clone(), FieldBlock::to_map);
         let host = headers.remove(HOST);
         let authority = asked
             .uri
@@ -284,6 +285,10 @@ impl StreamExchange {
 
     fn failure(&self, error: &h2::Error) -> ClientError {
         tracing::debug!(%error, "a request to an upstream over h2 failed");
+        if let Some(after) = self.place.silent() {
+            // A new connection to the same upstream would be no better.
+            return ClientError::TimedOut { after, sent: self.sent() };
+        }
         let reason = error.reason();
         match reason {
             // The upstream says itself that it did not begin (RFC 9113, 6.8 and 8.7).

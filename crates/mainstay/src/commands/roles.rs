@@ -21,13 +21,6 @@ pub(super) fn run(role: Role) -> Done {
         }
         Role::Web(role) => mainstay_web::run(&read(&role.config)?).map_err(|error| failed(&error))?,
         Role::Dns(role) => mainstay_dns::run(&read(&role.config)?).map_err(|error| failed(&error))?,
-        Role::Coordinator(role) => {
-            mainstay_agent::coordinator_role(&read(&role.config)?).map_err(|error| failed(&error))?;
-        }
-        Role::Database(role) => {
-            mainstay_agent::keeper_role(read(&role.config)?).map_err(|error| failed(&error))?;
-        }
-        Role::Sqlrouter(role) => mainstay_sqlrouter::run(&read(&role.config)?).map_err(|error| failed(&error))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -112,12 +112,21 @@ fn balanced(name: &str, edge: &EdgeStatus) -> String {
         }
     }
     text.push_str(&output::table(&rows));
+    for group in edge.groups.iter().filter(|group| group.waiting > 0) {
+        text.push_str(&format!("  {} wait for room in {}\n", group.waiting, group.name));
+    }
+    for service in &edge.services {
+        text.push_str(&format!(
+            "  {} at {}: {} of {} connections\n",
+            service.name, service.listen, service.connections_open, service.connections
+        ));
+    }
     text
 }
 
 #[cfg(test)]
 mod tests {
-    use mainstay_agent::{GroupStatus, UpstreamStatus};
+    use mainstay_agent::{GroupStatus, ServiceStatus, UpstreamStatus};
 
     use super::*;
 
@@ -144,6 +153,7 @@ mod tests {
         let group = GroupStatus {
             name: "web".to_owned(),
             fit: 1,
+            waiting: 4,
             upstreams: vec![up, down],
             ..GroupStatus::default()
         };
@@ -152,6 +162,13 @@ mod tests {
             requests_in_flight: 2,
             connections_open: 7,
             groups: vec![group],
+            services: vec![ServiceStatus {
+                name: "sql".to_owned(),
+                listen: "10.10.0.5:3306".to_owned(),
+                connections_open: 3,
+                connections: 1024,
+                ..ServiceStatus::default()
+            }],
             ..EdgeStatus::default()
         };
         insta::assert_snapshot!(balanced("edge1", &edge));

@@ -8,7 +8,8 @@ use crate::Replace;
 
 /// After SIGKILL the kernel ends a process at once, unless it hangs in the kernel; then it is killed again this often.
 const KILL_AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// A child that can hold connections for long has this long to end when it is to stop altogether.
+/// A child that may overlap with its successor, and so hold connections for long, has this long to end when it is to stop
+/// altogether.
 pub const STOP_WITHIN: Duration = Duration::from_secs(40);
 /// The most generations that live at once. One more, and the oldest draining one is killed.
 pub const GENERATIONS_AT_ONCE: usize = 4;
@@ -401,7 +402,7 @@ impl Machine {
 
     /// When everything is to stop, nothing is waited for as long as when a successor serves.
     fn hurry(&mut self, now: Instant) {
-        for generation in self.generations.iter_mut().filter(|g| g.order.family.is_some()) {
+        for generation in self.generations.iter_mut().filter(|g| g.order.replace != Replace::StopFirst) {
             if let Phase::Draining { kill_at } = &mut generation.phase {
                 *kill_at = (*kill_at).min(now + STOP_WITHIN);
             }

@@ -367,12 +367,19 @@ fn another_program_is_another_family_and_takes_a_new_process() {
 #[test]
 fn long_connections_are_waited_for_when_a_successor_serves_and_not_when_all_stops() {
     let now = Instant::now();
-    let mut machine = ready_with(reload(1), now);
-    machine.handle(Event::Replace(Order { family: Some(2), ..reload(2) }), now);
-    machine.handle(Event::Ready { generation: 2 }, now);
-    assert_eq!(machine.wake_at(), Some(now + Duration::from_hours(1)));
-    machine.handle(Event::Stop, now);
-    assert_eq!(machine.wake_at(), Some(now + STOP_WITHIN));
+    for replace in [Replace::Reload, Replace::Overlap] {
+        let order = |family| Order { replace, family, ..reload(1) };
+        let (one, other) = match replace {
+            Replace::Reload => (order(Some(1)), order(Some(2))),
+            _ => (order(None), order(None)),
+        };
+        let mut machine = ready_with(one, now);
+        machine.handle(Event::Replace(Order { id: 2, ..other }), now);
+        machine.handle(Event::Ready { generation: 2 }, now);
+        assert_eq!(machine.wake_at(), Some(now + Duration::from_hours(1)));
+        machine.handle(Event::Stop, now);
+        assert_eq!(machine.wake_at(), Some(now + STOP_WITHIN));
+    }
 }
 
 #[test]

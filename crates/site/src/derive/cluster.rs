@@ -19,7 +19,7 @@ pub(crate) const COPIES_PORT: u16 = 3309;
 pub(crate) const REPLICATION_SECRET: &str = "database-replication";
 
 pub(super) fn coordinator(site: &Site, server: &Server) -> Option<CoordinatorPlan> {
-    if !server.has(Role::Coordinator) || !site.external_coordinator().is_empty() {
+    if !site.has_replicas() || !server.has(Role::Coordinator) || !site.external_coordinator().is_empty() {
         return None;
     }
     let listen = at(server, COORDINATOR_PORT);

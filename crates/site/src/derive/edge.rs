@@ -10,14 +10,16 @@ use crate::model::edge::{
 use crate::model::{Role, SecretSource, Server, Site};
 use crate::plan::EdgePlan;
 use crate::plan::edge::{
-    CertificatePlan, EdgeListener, EdgeRoute, FieldEdits, HealthCheck, HealthPlan, RouteAction,
-    RouteCondition, TcpService, Upstream, UpstreamGroup, UpstreamTls,
+    CertificatePlan, ClientCertificates, EdgeListener, EdgeRoute, FieldEdits, HealthCheck, HealthPlan,
+    RouteAction, RouteCondition, TcpService, Upstream, UpstreamGroup, UpstreamTls,
 };
 
 /// The route for what no route of the file takes.
 const LAST_ROUTE: &str = "site";
 /// The secret that signs the edges' cookies.
 const COOKIE_SECRET: &str = "edge-cookie";
+/// The secret that holds the authorities of clients' certificates.
+const CLIENT_AUTHORITIES: &str = "tls-client-authorities";
 /// Where HTTP and HTTPS are answered.
 const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
@@ -89,6 +91,10 @@ pub(super) fn plan(site: &Site, server: &Server, inputs: &Inputs) -> EdgePlan {
         listeners,
         redirect_to_tls: tls && site.tls.as_ref().is_some_and(|tls| tls.redirect),
         tcp: services(site, server),
+        client_certificates: site.client_authorities().map(|(_, required)| ClientCertificates {
+            authorities_secret: CLIENT_AUTHORITIES.to_owned(),
+            required,
+        }),
         certificates: (0..site.certificate_files().len()).map(certificate).collect(),
         hosts: site.hosts.iter().chain(&inputs.more_hosts).cloned().collect(),
         routes,
@@ -117,7 +123,10 @@ pub(super) fn secrets(site: &Site) -> BTreeMap<String, SecretSource> {
             (key_secret, SecretSource::File(files.key.clone())),
         ]
     });
-    std::iter::once(cookie).chain(files).collect()
+    let clients = site
+        .client_authorities()
+        .map(|(file, _)| (CLIENT_AUTHORITIES.to_owned(), SecretSource::File(file.to_owned())));
+    std::iter::once(cookie).chain(files).chain(clients).collect()
 }
 
 fn certificate(index: usize) -> CertificatePlan {
@@ -142,6 +151,7 @@ fn last_route(settings: &EdgeSettings, groups: &[GroupRule]) -> Option<EdgeRoute
         rates: Vec::new(),
         concurrent: 0,
         cache: true,
+        client_certificate: false,
     })
 }
 
@@ -157,6 +167,7 @@ fn services(site: &Site, server: &Server) -> Vec<TcpService> {
             group: rule.group.clone(),
             idle_ms: millis(rule.idle),
             connections: rule.connections,
+            connections_per_client: rule.connections_per_client,
         })
     };
     addresses(server).into_iter().flat_map(on_address).collect()

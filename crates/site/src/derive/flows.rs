@@ -88,7 +88,8 @@ fn inside<'a>(site: &'a Site) -> Vec<Inner<'a>> {
         inner.extend(found);
     };
     let with = |role: Role| site.with_role(role).collect::<Vec<_>>();
-    let databases = with(Role::Database);
+    let databases: Vec<&Server> =
+        with(Role::Database).into_iter().filter(|server| site.keeps_data(server)).collect();
     pass(Role::App, databases.clone(), site.database.port, "database: the app's reads and writes");
     if site.has_replicas() {
         pass(Role::Database, databases.clone(), site.database.port, "database: replication");

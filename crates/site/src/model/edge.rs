@@ -249,4 +249,6 @@ pub struct TcpRule {
     pub idle: Duration,
     /// Open connections.
     pub connections: u32,
+    /// Open connections of one client.
+    pub connections_per_client: u32,
 }

@@ -36,6 +36,9 @@ pub struct EdgePlan {
     pub tcp: Vec<TcpService>,
     /// Certificates for listeners with TLS; the first answers clients that name no server.
     pub certificates: Vec<CertificatePlan>,
+    /// Certificates that clients show to listeners with TLS, where they are asked for them.
+    #[serde(default)]
+    pub client_certificates: Option<ClientCertificates>,
     /// The names that are answered; a request for another name gets 421.
     pub hosts: Vec<HostPattern>,
     /// The first that matches takes the request; none: 404.
@@ -86,6 +89,15 @@ pub struct CertificatePlan {
     pub key_secret: String,
 }
 
+/// What clients show of themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientCertificates {
+    /// The secret that holds the certificates of those who issue them, in PEM.
+    pub authorities_secret: String,
+    /// Whether a client without one gets no connection.
+    pub required: bool,
+}
+
 /// A service that is no HTTP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TcpService {
@@ -105,6 +117,9 @@ pub struct TcpService {
     pub idle_ms: u64,
     /// Open connections.
     pub connections: u32,
+    /// Open connections of one client; 0: as many as `connections` allows.
+    #[serde(default)]
+    pub connections_per_client: u32,
 }
 
 /// What a TCP service does with TLS.

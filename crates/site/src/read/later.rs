@@ -51,8 +51,24 @@ pub(super) fn tls(root: &Section<'_>) -> Option<TlsSettings> {
             Certificates::Own
         }
     };
+    let words = [("required", true), ("optional", false)];
+    let required = section.choice("client_certificates", &words);
+    let clients = section.string("client_authorities");
+    if let (Some(required), None) = (&required, &clients) {
+        section.problems.help(
+            &required.at,
+            "[tls] asks for certificates of clients, but does not say who issues them",
+            "name the file of those authorities, in PEM:  client_authorities = \"clients.pem\"",
+        );
+    }
+    if let (Some(clients), false) = (&clients, matches!(certificates, Certificates::Files(_))) {
+        let help = "give both  certificate  and  key";
+        section.problems.help(&clients.at, "clients show certificates only where the edges have one", help);
+    }
+    let required = required.is_none_or(|word| word.value);
+    let clients = clients.map(|file| (file.value.into(), required));
     section.finish();
-    Some(TlsSettings { certificates, redirect })
+    Some(TlsSettings { certificates, redirect, clients })
 }
 
 fn tls_sources(section: &Section<'_>) {

@@ -12,6 +12,8 @@ mod later;
 mod secret;
 mod server;
 
+use std::time::Duration;
+
 use toml::de::DeTable;
 
 use crate::model::{Network, Network4, RouteRule, RouteTarget, Site, WebSettings};
@@ -75,6 +77,15 @@ fn read_site(root: Section<'_>) -> Option<Site> {
     let monitor = later::monitor(&root);
     let coordinator = later::coordinator(&root);
     let backup = later::backup(&root);
+    let asks = |route: &&crate::plan::edge::EdgeRoute| route.client_certificate;
+    if tls.as_ref().is_none_or(|tls| tls.clients.is_none())
+        && let Some(route) = edge.value.routes.iter().find(asks)
+    {
+        let message =
+            format!("route `{}` wants certificates of clients, who are not asked for them", route.name);
+        let help = "name who issues them:  [tls]  client_authorities = \"clients.pem\"";
+        root.problems.help(&edge.at, message, help);
+    }
     agree::check(&root, &network, &servers, &apps, &web, &database, &edge);
     database::agree(&root, &servers, &database, coordinator.as_ref());
     secret::refuse_in(&root);
@@ -101,6 +112,7 @@ fn read_site(root: Section<'_>) -> Option<Site> {
         firewall,
         monitor,
         coordinator,
+        plans_replicas: false,
         backup,
     })
 }
@@ -260,7 +272,12 @@ fn read_path(section: &Section<'_>, key: &'static str) -> Option<String> {
 }
 
 fn read_web(root: &Section<'_>) -> At<WebSettings> {
-    let mut settings = WebSettings { port: 80, limits: WebLimits::default(), compress: true };
+    let mut settings = WebSettings {
+        port: 80,
+        limits: WebLimits::default(),
+        compress: true,
+        drain_timeout: Duration::from_hours(1),
+    };
     let Some(section) = root.section("web") else { return At { value: settings, at: 0..0 } };
     if let Some(port) = section.integer("port", 1..=65535) {
         settings.port = port.value as u16;
@@ -271,6 +288,10 @@ fn read_web(root: &Section<'_>) -> At<WebSettings> {
     }
     if let Some(compress) = section.boolean("compress") {
         settings.compress = compress;
+    }
+    let week = Duration::from_hours(24 * 7);
+    if let Some(timeout) = edge::words::time(&section, "drain_timeout", Duration::ZERO, week) {
+        settings.drain_timeout = timeout;
     }
     let at = section.at.clone();
     section.finish();

@@ -5,11 +5,12 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use mainstay_site::plan::{Backend, Route, Target};
 
 use super::client::{connect, get};
-use super::server::{Web, folder, until};
+use super::server::{DRAIN_MS, Web, folder, until};
 
 /// A Python program that is ended with the test.
 struct Python(Child);
@@ -198,6 +199,51 @@ fn a_connection_that_leaves_http_is_joined_with_the_app() {
     assert_eq!(&bytes, b"\xff\x00\x02\x01");
     let seen = app.join().unwrap();
     assert!(seen.contains("sec-websocket-key: k") && seen.contains("upgrade: websocket"), "{seen}");
+}
+
+#[test]
+fn what_left_http_lives_on_while_the_server_drains_for_as_long_as_the_plan_says() {
+    let folder = folder(&[]);
+    let socket = folder.path().join("app.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let app = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(&stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            reader.read_line(&mut head).unwrap();
+        }
+        let switching =
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        (&stream).write_all(switching).unwrap();
+        let mut byte = [0];
+        while reader.read_exact(&mut byte).is_ok() && (&stream).write_all(&byte).is_ok() {}
+    });
+    let mut web = Web::of_app(folder, Backend::HttpSocket { socket });
+    let mut client: TcpStream = connect(web.address);
+    let request = b"GET /ws HTTP/1.1\r\nhost: a.test\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: k\r\nsec-websocket-version: 13\r\n\r\n";
+    client.write_all(request).unwrap();
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        client.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let began = Instant::now();
+    let server = web.server.take().unwrap();
+    server.shutdown().drain();
+    let ended = std::thread::spawn(move || server.join());
+    let mut echoed = 0;
+    while client.write_all(b"x").is_ok() && client.read_exact(&mut byte).is_ok() {
+        echoed += 1;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Its own limit ended it, long before that of requests would have.
+    let lived = began.elapsed();
+    assert!(echoed > 0 && lived >= Duration::from_millis(DRAIN_MS), "{echoed} echoes in {lived:?}");
+    assert!(lived < Duration::from_secs(30), "{lived:?}");
+    ended.join().unwrap().unwrap();
+    app.join().unwrap();
 }
 
 #[test]

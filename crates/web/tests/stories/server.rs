@@ -11,11 +11,14 @@ use mainstay_site::plan::{Backend, HostPattern, Mount, Route, Target, WebApp, We
 use mainstay_web::{Config, Server};
 use tempfile::TempDir;
 
+/// How long a server that drains keeps what left HTTP.
+pub(crate) const DRAIN_MS: u64 = 1000;
+
 /// A folder, and a server over it.
 pub(crate) struct Web {
     pub(crate) address: SocketAddr,
     pub(crate) folder: TempDir,
-    server: Option<Server>,
+    pub(crate) server: Option<Server>,
 }
 
 impl Web {
@@ -52,6 +55,7 @@ impl Web {
             },
             compress: true,
             trusted_proxies,
+            drain_ms: DRAIN_MS,
         };
         std::fs::create_dir_all(folder.path().join("run")).unwrap();
         let config = Config { plan, run: folder.path().join("run"), log: folder.path().join("log") };

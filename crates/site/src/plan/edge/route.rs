@@ -30,6 +30,9 @@ pub struct EdgeRoute {
     pub concurrent: u32,
     /// Whether responses may be kept in the cache, where there is one.
     pub cache: bool,
+    /// Whether clients that showed no certificate are refused.
+    #[serde(default)]
+    pub client_certificate: bool,
 }
 
 /// What a request must be like; all that is given must hold.

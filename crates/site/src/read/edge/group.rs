@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::words::{name, time};
 use super::{Known, Names, pool};
 use crate::ServerName;
-use crate::model::edge::{DEFAULT_GROUP, GroupRule, HealthKind, Members, PoolSettings, TcpRule};
+use crate::model::edge::{
+    DEFAULT_GROUP, EdgeSettings, GroupRule, HealthKind, Members, PoolSettings, TcpRule,
+};
 use crate::plan::HostPattern;
 use crate::plan::edge::{BalancePlan, HashKey, TcpTls};
 use crate::section::{At, Section, suggestion};
@@ -92,7 +94,7 @@ pub(super) fn read_tcp(
     title: &At<String>,
     known: &Known<'_>,
     names: &Names<'_>,
-    defaults: &PoolSettings,
+    edge: &EdgeSettings,
 ) -> Option<(TcpRule, Option<GroupRule>)> {
     let name = name(title, "a service", section);
     let listen = section.integer("listen", 1..=65535);
@@ -122,7 +124,7 @@ pub(super) fn read_tcp(
         section.missing("port", "name the port on those servers:  port = 5432");
     }
     let mut settings =
-        PoolSettings { sticky: None, tls: None, send_proxy_protocol: None, ..defaults.clone() };
+        PoolSettings { sticky: None, tls: None, send_proxy_protocol: None, ..edge.pool.clone() };
     settings.health.kind = HealthKind::Tcp;
     settings.health.port = None;
     if let BalancePlan::ConsistentHash { by, .. } = &mut settings.balance {
@@ -147,6 +149,9 @@ pub(super) fn read_tcp(
         group: own_group.as_ref().map(|group| group.name.clone()).or(named_group),
         idle: idle.unwrap_or(Duration::from_hours(1)),
         connections: section.integer("connections", 1..=1_000_000).map_or(1024, |most| most.value as u32),
+        connections_per_client: section
+            .integer("connections_per_client", 0..=1_000_000)
+            .map_or(edge.connections_per_client, |most| most.value as u32),
     };
     Some((rule, own_group))
 }

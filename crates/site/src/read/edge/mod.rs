@@ -3,7 +3,7 @@
 mod group;
 mod pool;
 mod route;
-mod words;
+pub(super) mod words;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -116,7 +116,7 @@ fn read_names_users(section: &Section<'_>, known: &Known<'_>, settings: &mut Edg
     };
     let mut own_groups = Vec::new();
     for (name, service) in section.named("tcp") {
-        if let Some((rule, group)) = group::read_tcp(&service, &name, known, &names, &settings.pool) {
+        if let Some((rule, group)) = group::read_tcp(&service, &name, known, &names, settings) {
             if let Some(group) = group.as_ref().filter(|group| names.groups.contains(&group.name.as_str())) {
                 let message = format!("the service needs the name `{}` for its group", group.name);
                 service.problems.help(&name.at, message, "give the other group another name");

@@ -62,6 +62,7 @@ pub(super) fn read(
         }),
         concurrent: section.integer("concurrent", 1..=1_000_000).map_or(0, |most| most.value as u32),
         cache: section.boolean("cache").unwrap_or(true),
+        client_certificate: section.boolean("client_certificate").unwrap_or(false),
         action: action?,
     };
     Some(EdgeRoute { name: route_name?, ..route })

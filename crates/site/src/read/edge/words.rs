@@ -78,7 +78,7 @@ pub(super) fn percent(
 }
 
 /// A time within bounds.
-pub(super) fn time(
+pub(in crate::read) fn time(
     section: &Section<'_>,
     key: &'static str,
     least: Duration,
