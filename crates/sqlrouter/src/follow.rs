@@ -117,7 +117,8 @@ impl Seen {
             }
             let follows = open.is_some_and(|leader| member.source.as_ref() == Some(&leader.server));
             let Gtid { domain, server: by, seq } = member.applied;
-            let applied = if seq == 0 { Position::default() } else { format!("{domain}-{by}-{seq}").parse().ok()? };
+            let applied =
+                if seq == 0 { Position::default() } else { format!("{domain}-{by}-{seq}").parse().ok()? };
             server(name, applied, member.streaming && follows)
         };
         Topology {
@@ -178,14 +179,17 @@ mod tests {
     use super::*;
 
     fn addresses() -> BTreeMap<String, SocketAddr> {
-        let one = |number: u8| (format!("server{number}"), SocketAddr::from(([10, 10, 0, 10 + number], 3306)));
+        let one =
+            |number: u8| (format!("server{number}"), SocketAddr::from(([10, 10, 0, 10 + number], 3306)));
         (1..=3).map(one).collect()
     }
 
     fn seen() -> Seen {
         let mut seen = Seen::default();
         seen.put("leader", br#"{"epoch": 7, "server": "server1", "phase": "open", "since_ms": 1}"#);
-        for (name, source, streaming) in [("server1", "null", false), ("server2", "\"server1\"", true), ("server3", "\"server2\"", true)] {
+        for (name, source, streaming) in
+            [("server1", "null", false), ("server2", "\"server1\"", true), ("server3", "\"server2\"", true)]
+        {
             let text = format!(
                 r#"{{"state": "replica", "applied": {{"domain": 0, "server": 9, "seq": 42}}, "source": {source}, "streaming": {streaming}}}"#
             );
@@ -197,8 +201,12 @@ mod tests {
     #[test]
     fn the_open_leader_takes_writes_and_who_streams_from_it_reads() {
         let topology = seen().topology(&addresses(), 3);
-        assert_eq!((topology.epoch, topology.primary.map(|server| server.name)), (7, Some("server1".to_owned())));
-        let fresh: Vec<_> = topology.replicas.iter().map(|server| (server.name.as_str(), server.fresh)).collect();
+        assert_eq!(
+            (topology.epoch, topology.primary.map(|server| server.name)),
+            (7, Some("server1".to_owned()))
+        );
+        let fresh: Vec<_> =
+            topology.replicas.iter().map(|server| (server.name.as_str(), server.fresh)).collect();
         assert_eq!(fresh, [("server2", true), ("server3", false)], "one follows another than the primary");
         assert_eq!(topology.replicas[0].applied, "0-9-42".parse().unwrap());
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::keys::{Key, Mode, Promotion, State, Sync, Value};
 use super::machine::Machine;
-use super::position::Name;
+use super::position::{Epoch, Name};
 use super::rules::Rule;
 use super::state::{Purpose, Removing};
 use super::words::{Job, Transaction};
@@ -27,6 +27,8 @@ impl Machine {
             return;
         }
         match sync.mode {
+            // Without the coordinator the set cannot be written, and who is shut out for nothing claims when it is back.
+            Mode::Strict if !self.hears(now) => self.lost_since.clear(),
             Mode::Strict => self.shrink(&sync, now),
             Mode::Degraded | Mode::Unprotected => self.form(&sync, now),
         }
@@ -44,7 +46,17 @@ impl Machine {
             && is_well
             && member.streaming
             && member.state == State::Replica
-            && Some(member.epoch) == self.leads().map(|leader| leader.value.epoch)
+            && Some(member.epoch) == self.led_epoch()
+    }
+
+    /// Whether the coordinator answered lately, so that what others told through it is what they are.
+    fn hears(&self, now: Duration) -> bool {
+        self.proven.is_some_and(|proven| now.saturating_sub(proven) < self.settings.timing.ttl / 3)
+    }
+
+    /// The epoch that this server leads, open or not yet: replicas come before the first write, too.
+    fn led_epoch(&self) -> Option<Epoch> {
+        self.open.or_else(|| self.leads().map(|leader| leader.value.epoch))
     }
 
     fn note_losses(&mut self, sync: &Sync, now: Duration) {
@@ -69,8 +81,7 @@ impl Machine {
     /// the set as it is now.
     fn admit(&mut self, sync: &Sync, now: Duration) -> bool {
         let revision = self.sync().map_or(0, |sync| sync.revision);
-        // Replicas come before the first write, too.
-        let epoch = self.leads().map(|leader| leader.value.epoch);
+        let epoch = self.led_epoch();
         let mut wanted: Vec<Name> = self.admitted.clone().unwrap_or_else(|| sync.members.clone());
         let leaves =
             |name: &Name| self.removing.as_ref().is_some_and(|removing| removing.members.contains(name));

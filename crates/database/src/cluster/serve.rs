@@ -71,7 +71,9 @@ impl Machine {
             seen.attached.contains(name)
                 && self.view.members.get(name).is_some_and(|member| member.value.acknowledging)
         };
-        mode == Mode::Unprotected && self.waits_for_replicas(mode) && !sync.value.members.iter().any(acknowledges)
+        mode == Mode::Unprotected
+            && self.waits_for_replicas(mode)
+            && !sync.value.members.iter().any(acknowledges)
     }
 
     /// Writes a row now and then: it proves that writes are acknowledged, and notices a full disk.

@@ -22,6 +22,10 @@ use crate::mariadb::seed::{self, Offer};
 const HELLO: [u8; 8] = *b"copy/1\r\n";
 /// For TLS and the first words.
 const OPENING: Duration = Duration::from_secs(5);
+/// A probe that waits for so long keeps a copy from its end.
+const WAITS_TOO_LONG: Duration = Duration::from_secs(1);
+/// Between two looks at that.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Threads that read at the donor, which goes on serving meanwhile.
 const THREADS: u8 = 2;
 
@@ -63,11 +67,22 @@ async fn give(
     }
     let file = hands.setup.configuration_file();
     let offer = Offer { place: &hands.setup.place, settings: &file, threads: THREADS, bytes_per_sec: None };
-    let given = seed::donate(&offer, &mut stream, |_| {}).await;
+    let given = tokio::select! {
+        given = seed::donate(&offer, &mut stream, |_| {}) => given.map_err(io::Error::other),
+        () = until_writes_wait(hands) => Err(io::Error::other("writes wait for it, and it for them; it is begun anew later")),
+    };
     is_busy.set(false);
-    let given = given.map_err(io::Error::other)?;
+    let given = given?;
     tracing::info!(bytes = given.bytes, "a copy was handed out");
     stream.shutdown().await
+}
+
+/// A copy ends with a moment in which nothing commits, and so waits for what waits for an acknowledgement. If that
+/// acknowledgement was lost, only another write brings it, which waits for the copy.
+async fn until_writes_wait(hands: &Hands) {
+    while hands.waits_since.get().is_none_or(|since| since.elapsed() < WAITS_TOO_LONG) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Asks a member for a copy: what comes is to be read by a seeding.

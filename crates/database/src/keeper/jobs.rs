@@ -47,7 +47,10 @@ impl Hands {
                 }
                 Ok(())
             }
-            Job::CatchUp { from, to } => self.catch_up(&from, to, within).await,
+            Job::CatchUp { from, to, lineage } => {
+                self.write_stamp(Stamp { epoch: lineage, led: false })?;
+                self.catch_up(&from, to, within).await
+            }
             Job::Promote { epoch, semi_sync, admit } => {
                 self.write_stamp(Stamp { epoch, led: true })?;
                 let mut session = self.mariadbd.session().await.map_err(sql)?;
@@ -121,7 +124,7 @@ impl Hands {
 
     async fn catch_up(&self, from: &Name, to: Gtid, within: Duration) -> Result<(), Failure> {
         let deadline = Instant::now() + within;
-        self.follow(from, Was::Replica, false, within).await?;
+        self.follow_as(accounts::BACKUP, from, Was::Replica, false, within).await?;
         loop {
             let seen = self.looks.look(self, SOON).await.map_err(action)?;
             if seen.received.reaches(to) && seen.applied.reaches(to) {
@@ -141,13 +144,24 @@ impl Hands {
         acknowledging: bool,
         within: Duration,
     ) -> Result<(), Failure> {
+        let user = accounts::replica_of(self.setup.address);
+        self.follow_as(&user, primary, was, acknowledging, within).await
+    }
+
+    async fn follow_as(
+        &self,
+        user: &str,
+        primary: &Name,
+        was: Was,
+        acknowledging: bool,
+        within: Duration,
+    ) -> Result<(), Failure> {
         let member = self.member(primary)?;
         let password = self.secret(&self.setup.cluster.replication_secret)?;
-        let user = accounts::replica_of(self.setup.address);
         let upstream = Upstream {
             host: member.address.ip(),
             port: member.address.port(),
-            user: &user,
+            user,
             password: &password,
             tls: &self.setup.tls_files,
             verify_name: true,

@@ -14,6 +14,7 @@ mod provision;
 mod stamp;
 mod store;
 
+use std::cell::Cell;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -105,6 +106,8 @@ pub(crate) struct Hands {
     looks: Looks,
     /// Held by whatever changes mariadbd.
     changing: tokio::sync::Mutex<()>,
+    /// Since when a probe waits for its acknowledgement.
+    waits_since: Cell<Option<Instant>>,
 }
 
 impl Hands {
@@ -165,7 +168,14 @@ pub async fn keep(config: Config, stop: impl Future<Output = ()>, told: impl Fn(
     let lease_ttl = setup.lease();
     let mariadbd = Mariadbd::new(start, tell.clone());
     let looks = Looks::default();
-    let hands = Rc::new(Hands { setup, program, mariadbd, looks, changing: tokio::sync::Mutex::default() });
+    let hands = Rc::new(Hands {
+        setup,
+        program,
+        mariadbd,
+        looks,
+        changing: tokio::sync::Mutex::default(),
+        waits_since: Cell::new(None),
+    });
 
     let mut tasks = Tasks::default();
     if let Some(address) = copies_at {
@@ -408,9 +418,11 @@ impl Driver {
                 Ok(result) => result,
                 Err(_) => {
                     say(Probed::Waiting);
+                    hands.waits_since.set(Some(Instant::now()));
                     let pushing = tokio::task::spawn_local(push_on(hands.clone()));
                     let result = push.await;
                     pushing.abort();
+                    hands.waits_since.set(None);
                     result
                 }
             };

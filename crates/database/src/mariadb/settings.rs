@@ -171,6 +171,7 @@ mod tests {
             memory: ByteSize::from_mebibytes(512),
             connections: 50,
             databases: Vec::new(),
+            cluster: None,
         };
         let tls = TlsFiles { authority: "/ca".into(), certificate: "/cert".into(), key: "/key".into() };
         let place = Place::default();

@@ -142,6 +142,7 @@ impl Member {
                 memory: ByteSize::from_mebibytes(64),
                 connections: 40,
                 databases: Vec::new(),
+                cluster: None,
             },
             tls: authority.certificate(&place.run, address),
             start: Start {
