@@ -432,7 +432,9 @@ async fn accept<S: Service>(
                                 }
                                 Opened::Tls(stream, peer) if is_h2(&peer) => {
                                     let _open = open;
-                                    h2::serve(stream, BytesMut::new(), peer, worker, watch, service).await;
+                                    let served =
+                                        h2::serve(stream, BytesMut::new(), peer, worker, watch, service);
+                                    Box::pin(served).await;
                                 }
                                 Opened::Tls(stream, peer) => {
                                     connection(stream, peer, worker, watch, service, open).await;
@@ -508,6 +510,6 @@ async fn connection<T: Transport, S: Service>(
     match serve::serve(stream, peer.clone(), Rc::clone(&worker), Rc::clone(&watch), Rc::clone(&service)).await
     {
         End::Closed => {}
-        End::Http2(stream, read) => h2::serve(stream, read, peer, worker, watch, service).await,
+        End::Http2(stream, read) => Box::pin(h2::serve(stream, read, peer, worker, watch, service)).await,
     }
 }

@@ -87,7 +87,9 @@ pub(crate) async fn serve<T: Transport, S: Service>(
                 return io.map_or(End::Closed, |io| End::Http2(io, bytes));
             }
         };
-        match exchange(&connection, head, &peer, &service).await {
+        // Boxed, so that a connection without a request does not hold the room of one: it is mostly the room that the
+        // request before had, still in the processor's caches.
+        match Box::pin(exchange(&connection, head, &peer, &service)).await {
             After::Continue => {}
             After::Abort => return End::Closed,
             After::Close => {
