@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mainstay_database::mariadb::settings::server_id;
+use mainstay_database::mariadb::view::{ThreadState, View};
 use mainstay_database::mariadb::{Position, accounts, primary, replica};
 
 use crate::servers::{Member, PASSWORD, SOON, Servers, insert};
@@ -172,9 +173,10 @@ async fn a_frozen_primarys_stream_has_no_pulse_and_once_it_is_renewed_it_is_revo
     let began = Instant::now();
     replica::renew(&mut session, SOON).await.unwrap();
     assert!(began.elapsed() > Duration::from_millis(1800));
-    let began = Instant::now();
+    // What only tries to connect is stopped at once; how soon that is depends on the machine.
+    let connects = |view: &View| view.stream.as_ref().unwrap().receiver.state == ThreadState::Connecting;
+    replica.when("it tries to reach the primary", connects).await;
     replica::revoke(&mut session, SOON).await.unwrap();
-    assert!(began.elapsed() < Duration::from_millis(1800), "{:?}", began.elapsed());
     primary.thaw();
     replica::acknowledge(&mut session, true, SOON).await.unwrap();
     primary.when("it acknowledges again", |view| view.acknowledging_replicas == 1).await;
