@@ -16,6 +16,12 @@ fn a_member_that_lost_its_disk_is_replaced() {
         cluster.kill(2);
         std::fs::remove_dir_all(&cluster.members[2].data_folder).unwrap();
         let upkeep = Upkeep::new(client.clone());
+        // If the killed one led, the others find that out first.
+        eventually("a leader", || {
+            let upkeep = upkeep.clone();
+            async move { upkeep.members().await.is_ok() }
+        })
+        .await;
         let old =
             upkeep.members().await.unwrap().into_iter().find(|member| member.name == "server3").unwrap();
         assert_eq!(upkeep.remove(old.id).await.unwrap().len(), 2);

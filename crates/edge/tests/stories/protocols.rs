@@ -238,7 +238,7 @@ fn connections_of_a_service_wait_for_room_at_an_upstream() {
     let errors = |edge: &Edge, reason: &str| {
         edge.metric(&format!("mainstay_edge_tcp_errors_total{{service=\"raw\",reason=\"{reason}\"}}"))
     };
-    assert_eq!(errors(&edge, "queue full"), 1.0);
+    until("the refusal is counted", || errors(&edge, "queue full") == 1.0);
     // Requests wait for the same room, behind those that came before them.
     assert_eq!(get(edge.address, "/", "").status, 503);
     drop(first);
@@ -247,7 +247,8 @@ fn connections_of_a_service_wait_for_room_at_an_upstream() {
     // The queue has a deadline.
     edge.reload(|plan| plan.groups[0].queue_ms = 200).unwrap();
     assert_eq!(raw().rest(), "");
-    assert_eq!(errors(&edge, "queue timeout"), 1.0);
+    // It is counted when the client has heard it already.
+    until("the end of the wait is counted", || errors(&edge, "queue timeout") == 1.0);
     // More room is there at once.
     edge.reload(|plan| plan.groups[0].connections = 2).unwrap();
     assert!(answered(&mut raw()) && answered(&mut second_request(second)));
