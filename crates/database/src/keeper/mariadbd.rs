@@ -76,15 +76,12 @@ impl Mariadbd {
         *self.running.borrow_mut() = Some(orders);
         let this = self.clone();
         tokio::task::spawn_local(async move {
-            let ended = loop {
-                let order = tokio::select! {
-                    ended = server.ended() => break ended,
-                    Some(order) = ordered.recv() => order,
-                };
-                match order {
-                    Order::Kill => break server.kill().await,
-                    Order::Stop(grace) => break stop(&mut server, grace, &mut ordered).await,
-                }
+            let ended = tokio::select! {
+                ended = server.ended() => ended,
+                Some(order) = ordered.recv() => match order {
+                    Order::Kill => server.kill().await,
+                    Order::Stop(grace) => stop(&mut server, grace, &mut ordered).await,
+                },
             };
             match ended {
                 Ok(status) => {

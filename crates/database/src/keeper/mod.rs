@@ -162,7 +162,7 @@ pub async fn keep(config: Config, stop: impl Future<Output = ()>, told: impl Fn(
         become_user: (setup.place.user == "root").then(|| "root".to_owned()),
         dies_with_keeper: true,
     };
-    let store = Store::new(setup.coordinator()?, setup.prefix(), began, tell.clone());
+    let store = Store::new(&setup.coordinator()?, setup.prefix(), began, tell.clone());
     let copies_at = setup.member(&setup.me).map(|member: &ClusterMember| member.copies);
     let mut machine = Machine::new(setup.settings(), found, began.elapsed());
     let lease_ttl = setup.lease();
@@ -414,17 +414,16 @@ impl Driver {
             };
             let push = primary::push(&mut session, PROBE_ROW, PROBE_WITHIN);
             tokio::pin!(push);
-            let result = match timeout(PROBE_WAITS, &mut push).await {
-                Ok(result) => result,
-                Err(_) => {
-                    say(Probed::Waiting);
-                    hands.waits_since.set(Some(Instant::now()));
-                    let pushing = tokio::task::spawn_local(push_on(hands.clone()));
-                    let result = push.await;
-                    pushing.abort();
-                    hands.waits_since.set(None);
-                    result
-                }
+            let result = if let Ok(result) = timeout(PROBE_WAITS, &mut push).await {
+                result
+            } else {
+                say(Probed::Waiting);
+                hands.waits_since.set(Some(Instant::now()));
+                let pushing = tokio::task::spawn_local(push_on(hands.clone()));
+                let result = push.await;
+                pushing.abort();
+                hands.waits_since.set(None);
+                result
             };
             match result {
                 Ok(()) => say(Probed::Committed),

@@ -20,7 +20,7 @@ pub(super) async fn until_done(hands: Rc<Hands>) {
         match attempt(&hands).await {
             Ok(()) => return tracing::info!("databases, accounts and schemas are as the plan says"),
             Err(reason) => {
-                tracing::warn!(reason, "databases, accounts and schemas are not as the plan says yet")
+                tracing::warn!(reason, "databases, accounts and schemas are not as the plan says yet");
             }
         }
         sleep(AGAIN).await;

@@ -25,7 +25,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn new(client: Client, prefix: String, began: Instant, tell: UnboundedSender<Event>) -> Self {
+    pub(super) fn new(client: &Client, prefix: String, began: Instant, tell: UnboundedSender<Event>) -> Self {
         Self { client: client.with_deadline(ANSWER_WITHIN), prefix, began, tell }
     }
 
@@ -90,14 +90,14 @@ impl Store {
                 view.put(value, key_value.mod_revision.cast_unsigned(), lease);
             }
             Err(error) => {
-                tracing::error!(key = key_value.key, %error, "a key holds what cannot be understood")
+                tracing::error!(key = key_value.key, %error, "a key holds what cannot be understood");
             }
         }
     }
 
     /// Does a transaction, once.
     pub(super) async fn transact(&self, id: u64, transaction: Transaction) {
-        let outcome = match self.txn(transaction) {
+        let outcome = match self.txn(&transaction) {
             Ok(txn) => match self.client.txn(&txn).await {
                 Ok(committed) => Outcome::Won { revision: committed.revision.cast_unsigned() },
                 Err(Error::Refused(refusal)) => Outcome::Lost { revision: refusal.revision.cast_unsigned() },
@@ -114,7 +114,7 @@ impl Store {
         self.tell(Event::Answer { id, outcome });
     }
 
-    fn txn(&self, transaction: Transaction) -> Result<Txn, serde_json::Error> {
+    fn txn(&self, transaction: &Transaction) -> Result<Txn, serde_json::Error> {
         let path = |key: &Key| format!("{}{}", self.prefix, key.path());
         let mut txn = Txn::new();
         for (key, revision) in &transaction.compare {

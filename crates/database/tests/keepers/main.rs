@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cluster::{CONFIG, Cluster, run_keeper};
 
 /// For what takes a few seconds on a machine that is not busy.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// The process of a keeper, which the stories start: no story itself.
 #[test]
