@@ -32,7 +32,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::cluster::{Action, Event, Failure, Job, Machine, Observed, Probed};
 use crate::mariadb::server::Start;
 use crate::mariadb::{primary, replica};
-use crate::{find, server_program};
+use crate::server_program;
 use config::Setup;
 pub use config::{Config, KeeperPlan};
 use look::Looks;
@@ -475,16 +475,4 @@ async fn seen(hands: &Rc<Hands>) -> Option<Observed> {
         return None;
     }
     timeout(LOOK_WITHIN, hands.looks.look(hands, LOOK_WITHIN)).await.ok()?.ok()
-}
-
-/// Which programs a keeper needs, and in which package each is.
-#[must_use]
-pub fn missing_programs() -> Vec<(&'static str, &'static str)> {
-    let needed = [
-        ("mariadbd", "mariadb-server-core"),
-        ("mariadb-backup", "mariadb-backup"),
-        ("mbstream", "mariadb-backup"),
-        ("mariadb-binlog", "mariadb-client-core"),
-    ];
-    needed.into_iter().filter(|(program, _)| find(program).is_none()).collect()
 }
